@@ -1,0 +1,122 @@
+r"""Which tokens a training step shows and which it asks for.
+
+**Shown.** One modality of the object is drawn first and a uniform number of its tokens is shown; the rest of the budget
+is filled uniformly from all other modalities. **Asked for**, among what is not shown: one modality without
+constraint, and of every other a share drawn from :math:`\mathrm{Beta}(\alpha, 1)`, skewed towards few tokens like the
+last steps of iterative decoding; the rest of the budget is filled uniformly.
+
+References:
+    | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
+"""
+
+__all__ = ["BudgetMasking"]
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from torch import Tensor
+
+from aion.tokens import TokenSequence, Vocabulary
+
+
+class BudgetMasking:
+    """Splits sequences into visible tokens and targets, within budgets.
+
+    Arguments:
+        vocabulary: names of the modalities.
+        input_budget: most tokens shown per object; a pair `(low, high)` draws the budget anew for every batch.
+        target_budget: most tokens asked for per object.
+        alpha: first parameter of the Beta distribution of target shares; the second is 1.
+        hide: probability, by name, with which a modality is not offered as input at all, so that it is a target.
+
+    Raises:
+        ValueError: for budgets below 1 or an unknown modality in `hide`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        input_budget: int | Sequence[int] = 256,
+        target_budget: int = 128,
+        alpha: float = 0.1,
+        hide: Mapping[str, float] | None = None,
+    ) -> None:
+        self.low, self.high = (
+            (input_budget, input_budget) if isinstance(input_budget, int) else (input_budget[0], input_budget[1])
+        )
+        if not 1 <= self.low <= self.high or target_budget < 1 or alpha <= 0:
+            msg = f"BudgetMasking: wanted budgets >= 1 and alpha > 0, given {input_budget}, {target_budget}, {alpha}"
+            raise ValueError(msg)
+        self.target_budget, self.alpha, self.modalities = target_budget, alpha, len(vocabulary.names)
+        self.hide = torch.zeros(self.modalities)
+        for name, probability in (hide or {}).items():
+            self.hide[vocabulary.index(name)] = probability
+
+    def __call__(self, sequence: TokenSequence, generator: torch.Generator) -> tuple[TokenSequence, TokenSequence]:
+        """Draws the visible tokens and the targets of every object.
+
+        Every object keeps at least one visible token; one that has a single token in all has no target.
+
+        Arguments:
+            sequence: the tokens of a batch of objects.
+            generator: source of the draws, on any device.
+        """
+        draw = _Draw(sequence, self.modalities, generator)
+        budget = int(draw.uniform(())[()] * (self.high - self.low + 1)) + self.low
+        visible = self._visible(draw, budget)
+        target = self._target(draw, visible)
+        return sequence.select(visible), sequence.select(target)
+
+    def _visible(self, draw: "_Draw", budget: int) -> Tensor:
+        hidden = draw.uniform((draw.batch, self.modalities)) < self.hide.to(draw.device)
+        offered = draw.valid & ~hidden.gather(1, draw.modality)
+        offered = torch.where(offered.any(1, keepdim=True), offered, draw.valid)
+        first = draw.modality_among(offered)
+        inside = offered & (draw.modality == first)
+        count = (draw.uniform((draw.batch, 1)) * inside.sum(1, keepdim=True)).floor() + 1
+        shown = draw.first(inside, count)
+        return shown | draw.first(offered & ~inside, (budget - shown.sum(1, keepdim=True)).clamp(min=0))
+
+    def _target(self, draw: "_Draw", visible: Tensor) -> Tensor:
+        left = draw.valid & ~visible
+        free = draw.modality_among(left)
+        share = draw.uniform((draw.batch, self.modalities)) ** (1 / self.alpha)  # inverse of the Beta(alpha, 1) CDF
+        counts = torch.zeros(draw.batch, self.modalities, device=draw.device)
+        counts.scatter_add_(1, draw.modality, left.float())
+        allowed = (share * counts).ceil().gather(1, draw.modality)
+        inside = left & ((draw.modality == free) | (draw.rank_within_modality(left) < allowed))
+        return draw.first(inside, torch.full((draw.batch, 1), float(self.target_budget), device=draw.device))
+
+
+class _Draw:
+    """Holds the random order of the tokens of one batch and answers which come first."""
+
+    def __init__(self, sequence: TokenSequence, modalities: int, generator: torch.Generator) -> None:
+        self.valid, self.modality, self.modalities = sequence.valid, sequence.modality, modalities
+        self.batch, self.device = len(sequence), sequence.ids.device
+        self.generator = generator
+        self.order = self.uniform(sequence.ids.shape)
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=self.generator.device).to(self.device)
+
+    def modality_among(self, tokens: Tensor) -> Tensor:
+        """Draws one modality `(B, 1)`, each that has a token among those given being as likely."""
+        present = torch.zeros(self.batch, self.modalities, device=self.device)
+        present.scatter_add_(1, self.modality, tokens.float())
+        return torch.where(present > 0, self.uniform(present.shape), -1.0).argmax(1, keepdim=True)
+
+    def first(self, tokens: Tensor, count: Tensor) -> Tensor:
+        """Picks the first `count` `(B, 1)` of the given tokens `(B, N)` in random order."""
+        rank = torch.where(tokens, self.order, 2.0).argsort(1).argsort(1)
+        return tokens & (rank < count)
+
+    def rank_within_modality(self, tokens: Tensor) -> Tensor:
+        """Ranks the given tokens by the random order among those of their own modality."""
+        key = torch.where(tokens, self.modality + self.order, float(self.modalities))
+        rank = key.argsort(1).argsort(1)
+        counts = torch.zeros(self.batch, self.modalities, device=self.device)
+        counts.scatter_add_(1, self.modality, tokens.float())
+        before = counts.cumsum(1) - counts
+        return rank - before.gather(1, self.modality)

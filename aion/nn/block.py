@@ -1,0 +1,87 @@
+r"""Pre-norm transformer blocks with gated feed-forward layers and no biases.
+
+Encoder block: :math:`x \leftarrow x + \mathrm{attn}(n_1(x))`, :math:`x \leftarrow x + \mathrm{mlp}(n_2(x))`. The decoder
+block has a cross-attention to the context between the two.
+
+References:
+    | GLU Variants Improve Transformer (Shazeer, 2020), arXiv 2002.05202
+    | 4M: Massively Multimodal Masked Modeling (Mizrahi et al., 2023), arXiv 2312.06647
+"""
+
+__all__ = ["DecoderBlock", "EncoderBlock", "GatedMLP"]
+
+import torch.nn.functional as F
+
+from torch import Tensor, nn
+
+from aion.nn.attention import CrossAttention, SelfAttention, layer_norm
+
+
+class GatedMLP(nn.Module):
+    """Computes `fc2(silu(fc1(x)) * fc3(x))` with two thirds of the width a plain MLP would have.
+
+    Arguments:
+        dim: width D.
+        ratio: hidden width over D of the plain MLP with as many parameters.
+    """
+
+    def __init__(self, dim: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = int(2 * int(dim * ratio) / 3)
+        self.fc1 = nn.Linear(dim, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, dim, bias=False)
+        self.fc3 = nn.Linear(dim, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(..., D)` to `(..., D)`."""
+        return self.fc2(F.silu(self.fc1(x)) * self.fc3(x))
+
+
+class EncoderBlock(nn.Module):
+    """Mixes the tokens of a sequence.
+
+    Arguments:
+        dim: width D.
+        heads: number of attention heads.
+        mlp_ratio: see `GatedMLP`.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(dim)
+        self.attn = SelfAttention(dim, heads)
+        self.norm2 = layer_norm(dim)
+        self.mlp = GatedMLP(dim, mlp_ratio)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps `(B, N, D)` to `(B, N, D)`; `mask` is True where a key may be seen."""
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class DecoderBlock(nn.Module):
+    """Mixes queries with each other and with a context.
+
+    Arguments:
+        dim: width D.
+        heads: number of attention heads.
+        mlp_ratio: see `GatedMLP`.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(dim)
+        self.self_attn = SelfAttention(dim, heads)
+        self.query_norm = layer_norm(dim)
+        self.context_norm = layer_norm(dim)
+        self.cross_attn = CrossAttention(dim, heads)
+        self.norm2 = layer_norm(dim)
+        self.mlp = GatedMLP(dim, mlp_ratio)
+
+    def forward(
+        self, x: Tensor, context: Tensor, mask: Tensor | None = None, context_mask: Tensor | None = None
+    ) -> Tensor:
+        """Maps queries `(B, M, D)` and a context `(B, N, D)` to `(B, M, D)`; masks are True where a key may be seen."""
+        x = x + self.self_attn(self.norm1(x), mask)
+        x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
+        return x + self.mlp(self.norm2(x))

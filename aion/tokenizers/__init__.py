@@ -1,0 +1,27 @@
+"""Tokenizers: an observation in, discrete tokens at physical positions out, and back."""
+
+__all__ = ["ImageTokenizer", "ScalarTokenizer", "SpectrumTokenizer", "Tokenizer", "build"]
+
+from aion.tokenizers.base import Tokenizer
+from aion.tokenizers.image import ImageTokenizer
+from aion.tokenizers.scalar import ScalarTokenizer
+from aion.tokenizers.spectrum import SpectrumTokenizer
+
+
+def build(config: dict) -> Tokenizer:
+    """Builds a tokenizer from its `config`: the keyword arguments of its class and their `kind`.
+
+    Raises:
+        ValueError: for an unknown kind or for arguments its class does not take.
+    """
+    kinds = {cls.kind: cls for cls in (ImageTokenizer, ScalarTokenizer, SpectrumTokenizer)}
+    arguments = dict(config)
+    kind = arguments.pop("kind", None)
+    if kind not in kinds:
+        msg = f"unknown kind of tokenizer {kind!r}; known: {', '.join(sorted(kinds))}"
+        raise ValueError(msg)
+    try:
+        return kinds[kind](**arguments)
+    except TypeError as error:
+        msg = f"{kind} tokenizer: {error}"
+        raise ValueError(msg) from error

@@ -1,0 +1,78 @@
+r"""What every tokenizer is: encode, decode, a loss, a size.
+
+A tokenizer turns an observation into `Tokens` with ids in `[0, size)` and decodes tokens on the grid of a template
+(`like`), since the grid belongs to the observation, not to the tokenizer. Those with a learned bottleneck are trained
+by the likelihood of the measured pixels: with residual r, pixel variance :math:`1/w` and the model's own predicted
+error :math:`s`, each pixel costs :math:`\frac12 [r^2/(1/w + s^2) + \ln(1 + w s^2)]`. The second error keeps pixels of
+extreme S/N from ruling the loss and becomes the ivar of what is decoded.
+"""
+
+__all__ = ["Tokenizer", "gaussian_nll"]
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+
+from torch import Tensor, nn
+
+from aion.observations import Observation
+from aion.tokens import Tokens
+
+
+def gaussian_nll(residual: Tensor, ivar: Tensor, error: Tensor) -> Tensor:
+    """Computes the negative log likelihood of each pixel above that of a perfect model; 0 where ivar is 0.
+
+    Arguments:
+        residual: observed minus decoded flux, any shape.
+        ivar: inverse variance of the observed flux, same shape; pixels with 0 contribute exactly 0.
+        error: the decoder's own 1-sigma error, same shape.
+    """
+    inflation = 1 + ivar * error**2
+    return 0.5 * (residual**2 * ivar / inflation + inflation.log())
+
+
+class Tokenizer(nn.Module):
+    """Turns observations of one kind into tokens and back.
+
+    Subclasses set `kind` and `observation`, and call `super().__init__` with their keyword arguments, which are plain
+    JSON values and are all that is needed to build them again.
+    """
+
+    kind: ClassVar[str]
+    observation: ClassVar[type[Observation]]
+
+    def __init__(self, **config: object) -> None:
+        super().__init__()
+        self.config = {"kind": self.kind, **config}
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Returns the number of ids."""
+
+    @abstractmethod
+    def encode(self, observation: Observation) -> Tokens:
+        """Turns an observation into tokens; what was not measured has no valid token."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens, like: Observation | None = None) -> Observation:
+        """Turns tokens into an observation on the grid of `like`; ivar is 0 where nothing is known."""
+
+    @abstractmethod
+    def loss(self, observation: Observation, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Computes what training minimises, `loss`, and other named figures worth watching."""
+
+    @abstractmethod
+    def codebook(self) -> Tensor:
+        """Returns a vector for each id, `(size, d)`, near each other where the ids mean similar things."""
+
+    def describe(self) -> str:
+        """Says in a few words what is read and how."""
+        return f"{self.observation.__name__}, {self.size} codes"
+
+    def check(self, observation: Observation) -> None:
+        """Refuses an observation of another kind."""
+        if not isinstance(observation, self.observation):
+            msg = f"wanted {self.observation.__name__}, given {type(observation).__name__}"
+            raise TypeError(msg)

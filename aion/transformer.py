@@ -1,0 +1,177 @@
+r"""The masked-modelling transformer: an encoder of visible tokens, a decoder of queries.
+
+A token enters as the sum of three embeddings: its id, its position (fixed sines and cosines of the physical
+coordinate) and its modality. A query is a mask token with a position and a modality. The encoder's output is projected
+and gets the position and modality embeddings a second time before the decoder attends to it; that context is also what
+`encode` returns. Queries of one modality see each other and the whole context, so what is predicted for one modality
+does not depend on which others are asked for.
+
+References:
+    | 4M: Massively Multimodal Masked Modeling (Mizrahi et al., 2023), arXiv 2312.06647
+    | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
+"""
+
+__all__ = ["Transformer"]
+
+import math
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+from torch import Tensor, nn
+
+from aion.nn.attention import layer_norm
+from aion.nn.block import DecoderBlock, EncoderBlock
+from aion.nn.embedding import sine_cosine
+from aion.tokens import TokenSequence, Vocabulary
+
+
+class Transformer(nn.Module):
+    """Models the tokens of all modalities of a vocabulary.
+
+    Arguments:
+        sizes: number of ids of each modality, by name.
+        dim: width D, a multiple of 4 and of `heads`.
+        heads: number of attention heads.
+        encoder_depth: number of encoder blocks.
+        decoder_depth: number of decoder blocks.
+        mlp_ratio: see `aion.nn.block.GatedMLP`.
+        smoothing: width in ids, by name, over which the target of a modality with ordered ids is spread (a Gaussian).
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dim: int = 768,
+        heads: int = 12,
+        encoder_depth: int = 12,
+        decoder_depth: int = 12,
+        mlp_ratio: float = 4.0,
+        smoothing: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.vocabulary = Vocabulary(sizes)
+        self.smoothing = {self.vocabulary.names[self.vocabulary.index(n)]: w for n, w in (smoothing or {}).items()}
+        self.config = {
+            "sizes": self.vocabulary.sizes,
+            "dim": dim,
+            "heads": heads,
+            "encoder_depth": encoder_depth,
+            "decoder_depth": decoder_depth,
+            "mlp_ratio": mlp_ratio,
+            "smoothing": self.smoothing,
+        }
+        self.dim = dim
+        self.token_embedding = nn.Embedding(len(self.vocabulary), dim)
+        self.modality_embedding = nn.Embedding(len(self.vocabulary.names), dim)
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.encoder = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio) for _ in range(encoder_depth))
+        self.encoder_norm = layer_norm(dim)
+        self.decoder_proj_context = nn.Linear(dim, dim)
+        self.decoder = nn.ModuleList(DecoderBlock(dim, heads, mlp_ratio) for _ in range(decoder_depth))
+        self.decoder_norm = layer_norm(dim)
+        self.head = nn.Parameter(torch.empty(len(self.vocabulary), dim))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws new parameters: N(0, 0.02) for embeddings, Xavier for linear layers."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                # fused projections are drawn as the separate ones they stand for
+                parts = module.out_features // module.in_features if module.out_features % module.in_features == 0 else 1
+                bound = math.sqrt(6 / (module.in_features + module.out_features / max(parts, 1)))
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+        nn.init.normal_(self.mask_token, std=0.02, generator=generator)
+        nn.init.normal_(self.head, std=0.02, generator=generator)
+
+    @torch.no_grad()
+    def embed_codebook(self, name: str, codebook: Tensor, generator: torch.Generator) -> None:
+        """Starts the embeddings and the head of a modality from its tokenizer's codebook `(size, d)`.
+
+        Ids that stand for similar things then start near each other, which training would otherwise have to find out
+        one id at a time.
+        """
+        low, high = self.vocabulary.ranges[name]
+        book = codebook.to(torch.float32) - codebook.float().mean(0)
+        book = book / book.square().sum(1).mean().sqrt().clamp(min=1e-6)
+        for weight in (self.token_embedding.weight, self.head):
+            mixing = torch.randn(book.shape[1], self.dim, generator=generator)
+            weight[low:high] = 0.5 * weight[low:high] + 0.05 * (book.cpu() @ mixing).to(weight)
+
+    def encode(self, sequence: TokenSequence, layer: str = "context") -> Tensor:
+        """Encodes tokens as vectors `(B, N, D)`; those of tokens that are not valid mean nothing.
+
+        Arguments:
+            sequence: tokens of a batch of objects, each with at least one valid token.
+            layer: `"context"` for what the decoder attends to, `"encoder"` for the normalised output of the encoder.
+        """
+        if layer not in {"context", "encoder"}:
+            msg = f"encode: layer must be 'context' or 'encoder', given {layer!r}"
+            raise ValueError(msg)
+        place = self._place(sequence)
+        x = self.token_embedding(sequence.ids) + place
+        mask = _key_mask(sequence.valid)
+        for block in self.encoder:
+            x = block(x, mask)
+        x = self.encoder_norm(x)
+        return x if layer == "encoder" else self.decoder_proj_context(x) + place
+
+    def decode(self, context: Tensor, context_valid: Tensor, query: TokenSequence) -> Tensor:
+        """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)`: hidden states `(B, M, D)`."""
+        x = self.mask_token + self._place(query)
+        same = query.modality[:, None, :, None] == query.modality[:, None, None, :]
+        # A padding query sees padding only (it is its own "modality"), so that no row of the softmax is empty.
+        mask = same & (query.valid[:, None, :, None] == query.valid[:, None, None, :])
+        context_mask = _key_mask(context_valid)
+        for block in self.decoder:
+            x = block(x, context, mask, context_mask)
+        return self.decoder_norm(x)
+
+    def logits(self, hidden: Tensor, name: str) -> Tensor:
+        """Computes the logits of the ids of one modality, `(..., size)`."""
+        low, high = self.vocabulary.ranges[self.vocabulary.names[self.vocabulary.index(name)]]
+        return F.linear(hidden, self.head[low:high])
+
+    def loss(
+        self, batch: tuple[TokenSequence, TokenSequence], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Computes the cross-entropy of the targets: per modality, and `loss`, the mean over the modalities present.
+
+        Arguments:
+            batch: visible tokens and targets, as a masking returns them.
+            generator: not used; the draws were the masking's.
+        """
+        visible, target = batch
+        hidden = self.decode(self.encode(visible), visible.valid, target)
+        terms = {}
+        for index, name in enumerate(self.vocabulary.names):
+            chosen = target.valid & (target.modality == index)
+            if chosen.any():
+                ids = target.ids[chosen] - self.vocabulary.ranges[name][0]
+                terms[name] = self._cross_entropy(name, self.logits(hidden[chosen], name), ids)
+        if not terms:
+            msg = "loss: no target in the whole batch: every object has a single token, or the budget shows all"
+            raise ValueError(msg)
+        return {"loss": torch.stack(list(terms.values())).mean(), **terms}
+
+    def _cross_entropy(self, name: str, logits: Tensor, ids: Tensor) -> Tensor:
+        if name not in self.smoothing:
+            return F.cross_entropy(logits.float(), ids)
+        distance = torch.arange(logits.shape[-1], device=ids.device) - ids[:, None]
+        soft = (-0.5 * (distance / self.smoothing[name]) ** 2).softmax(dim=-1)
+        return F.cross_entropy(logits.float(), soft)
+
+    def _place(self, sequence: TokenSequence) -> Tensor:
+        position = sine_cosine(sequence.position, self.dim).to(self.mask_token.dtype)
+        return position + self.modality_embedding(sequence.modality)
+
+
+def _key_mask(valid: Tensor) -> Tensor | None:
+    """Returns which keys may be seen, `(B, 1, 1, N)`, or None if all may."""
+    return None if bool(valid.all()) else valid[:, None, None, :]
