@@ -80,7 +80,9 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 # fused projections are drawn as the separate ones they stand for
-                parts = module.out_features // module.in_features if module.out_features % module.in_features == 0 else 1
+                parts = (
+                    module.out_features // module.in_features if module.out_features % module.in_features == 0 else 1
+                )
                 bound = math.sqrt(6 / (module.in_features + module.out_features / max(parts, 1)))
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
                 if module.bias is not None:

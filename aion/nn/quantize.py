@@ -37,8 +37,9 @@ class FSQ(nn.Module):
             raise ValueError(msg)
         self.size, self.eps = math.prod(levels), eps
         # Integers, so that no cast of a model to half precision can move a rounding border.
-        basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))])
-        self.register_buffer("levels", torch.tensor(list(levels)), persistent=False)
+        # On the CPU even inside `torch.device("meta")`: they are computed here, never loaded.
+        basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device="cpu")
+        self.register_buffer("levels", torch.tensor(list(levels), device="cpu"), persistent=False)
         self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,6 @@ class SpectrumTokenizer(Tokenizer):
         self.from_latent = nn.Linear(len(levels), width)
         self.decoder = nn.ModuleList(ConvBlock1d(width) for _ in range(depth))
         self.to_cells = nn.Linear(width, cells + 1)
-        nn.init.constant_(self.to_cells.bias[-1:], -2.0)
 
     @property
     def size(self) -> int:
@@ -188,7 +187,7 @@ class SpectrumTokenizer(Tokenizer):
         for block in self.decoder:
             x = block(x, mask)
         out = self.to_cells(x.movedim(1, -1))
-        return out[..., :-1].clamp(-8, 8).sinh().flatten(1), out[..., -1].clamp(-7, 4).exp()
+        return out[..., :-1].clamp(-8, 8).sinh().flatten(1), (out[..., -1] - 2).clamp(-7, 4).exp()
 
     def _nodes(self, wavelength: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the position of each pixel in cells from the blue end of the ladder, and whether it is on it."""

@@ -1,0 +1,433 @@
+"""`AION`: tokenizers and transformer moved, saved and loaded as one.
+
+A bundle is a folder: `config.json`, `transformer.safetensors`, one `tokenizers/<name>.safetensors` each and a model card.
+`config.json` holds the keyword arguments of every part, which tokenizer reads which modality, the SHA-256 of every
+weight file and where the model comes from. The hash of the model is the hash of those hashes.
+"""
+
+__all__ = ["AION"]
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aion.observations import Observation, near_miss
+from aion.posterior import Posterior
+from aion.tokenizers import Tokenizer, build
+from aion.tokens import Tokens, TokenSequence
+from aion.transformer import Transformer
+
+FORMAT = 1  # of the bundle; a reader refuses any other
+BUNDLED = Path(__file__).parent / "models"
+
+
+class AION(nn.Module):
+    """Assembles tokenizers and a transformer.
+
+    Arguments:
+        tokenizers: the tokenizers by a name of their own.
+        modalities: name of the tokenizer of each modality; several modalities may share one.
+        transformer: keyword arguments of `aion.transformer.Transformer`, without `sizes`.
+        provenance: plain JSON facts on how the model was made.
+    """
+
+    def __init__(
+        self,
+        tokenizers: Mapping[str, Tokenizer],
+        modalities: Mapping[str, str],
+        transformer: Mapping[str, object],
+        provenance: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        if missing := set(modalities.values()) - set(tokenizers):
+            msg = f"AION: no tokenizer {sorted(missing)}; given {sorted(tokenizers)}"
+            raise ValueError(msg)
+        self.parts = nn.ModuleDict({name: tokenizers[name] for name in sorted(tokenizers)})
+        self.modalities = {name: modalities[name] for name in sorted(modalities)}
+        arguments = {k: v for k, v in transformer.items() if k != "sizes"}
+        self.transformer = Transformer({n: self.tokenizer(n).size for n in self.modalities}, **arguments)
+        self.provenance = dict(provenance or {})
+        self._loaded_sha256: str | None = None
+
+    @property
+    def vocabulary(self):
+        """Returns the vocabulary: the range of ids of every modality."""
+        return self.transformer.vocabulary
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the device of the parameters."""
+        return self.transformer.mask_token.device
+
+    @property
+    def dim(self) -> int:
+        """Returns the width D of the embeddings."""
+        return self.transformer.dim
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Returns the tokenizer of a modality; an unknown name is a `ValueError` with the near misses."""
+        if name not in self.modalities:
+            msg = f"this model knows no modality {name!r}; {near_miss(name, self.modalities)}"
+            raise ValueError(msg)
+        return self.parts[self.modalities[name]]
+
+    # ---- use
+
+    def encode_tokens(self, observations: Mapping[str, Observation]) -> dict[str, Tokens]:
+        """Tokenizes each modality by itself, checking names, kinds and batch sizes."""
+        if not isinstance(observations, Mapping):
+            msg = f"wanted a dict of name -> observation, given {type(observations).__name__}: name the modality"
+            raise TypeError(msg)
+        if not observations:
+            msg = f"wanted observations of at least one of {', '.join(self.modalities)}; given none"
+            raise ValueError(msg)
+        tokens = {}
+        for name, observation in observations.items():
+            tokenizer = self.tokenizer(name)
+            try:
+                tokens[name] = tokenizer.encode(
+                    observation.to(self.device) if hasattr(observation, "to") else observation
+                )
+            except (TypeError, ValueError) as error:
+                msg = f"{name}: {error}"
+                raise type(error)(msg) from error
+        return tokens
+
+    @torch.no_grad()
+    def tokenize(self, observations: Mapping[str, Observation]) -> TokenSequence:
+        """Turns observations into one sequence of tokens per object.
+
+        Arguments:
+            observations: observations by modality, all of the same B objects. What was not measured (ivar 0, NaN) gives
+                no token. Order does not matter.
+
+        Raises:
+            TypeError: for an observation of the wrong kind.
+            ValueError: for an unknown modality (with the near misses), batches that differ, values no tokenizer knows, or
+                an object without any token (named by its row).
+        """
+        return self.vocabulary.pack(self.encode_tokens(observations))
+
+    @torch.no_grad()
+    def embed(
+        self,
+        observations: Mapping[str, Observation],
+        pool: str = "mean",
+        batch_size: int = 64,
+        layer: str = "context",
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Embeds objects with the frozen encoder.
+
+        Arguments:
+            observations: see `tokenize`.
+            pool: `"mean"` over the tokens of an object, or `"none"`.
+            batch_size: objects that go through the model at once; it does not change the result.
+            layer: see `aion.transformer.Transformer.encode`.
+
+        Returns:
+            `(B, D)` for `"mean"`; for `"none"` the vectors `(B, N, D)` and which are valid `(B, N)`, zeros elsewhere.
+        """
+        if pool not in {"mean", "none"}:
+            msg = f"embed: pool must be 'mean' or 'none', given {pool!r}"
+            raise ValueError(msg)
+        pieces = []
+        for sequence in self._batches(observations, batch_size):
+            x = self.transformer.encode(sequence, layer).float() * sequence.valid[..., None]
+            pieces.append(x.sum(1) / sequence.valid.sum(1, keepdim=True) if pool == "mean" else (x, sequence.valid))
+        if pool == "mean":
+            return torch.cat(pieces)
+        length = max(valid.shape[1] for _, valid in pieces)
+        vectors = [nn.functional.pad(x, (0, 0, 0, length - x.shape[1])) for x, _ in pieces]
+        return torch.cat(vectors), torch.cat([nn.functional.pad(v, (0, length - v.shape[1])) for _, v in pieces])
+
+    @torch.no_grad()
+    def predict(self, observations: Mapping[str, Observation], name: str, batch_size: int = 64) -> Posterior:
+        """Predicts the distribution of a scalar modality from the others; its own values, if given, are not looked at.
+
+        Raises:
+            ValueError: for an unknown modality, one that is not a single scalar, or nothing else to predict from.
+        """
+        tokenizer = self.tokenizer(name)
+        if not hasattr(tokenizer, "posterior"):
+            msg = f"predict: {name!r} is no scalar; use reconstruct"
+            raise ValueError(msg)
+        others = {key: value for key, value in observations.items() if key != name}
+        pieces = []
+        for sequence in self._batches(others, batch_size):
+            query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
+            pieces.append(self._ask(sequence, query, name)[:, 0].softmax(dim=-1))
+        return tokenizer.posterior(torch.cat(pieces))
+
+    @torch.no_grad()
+    def reconstruct(
+        self, observations: Mapping[str, Observation], name: str, like: Observation | None = None
+    ) -> Observation:
+        """Decodes the tokens of a modality on the grid of `like`.
+
+        If `name` is among the observations its own tokens are decoded: what the tokenizer keeps of it. Otherwise the
+        transformer predicts them, the most probable id for each token that `like` would have, in one pass.
+
+        Raises:
+            ValueError: if `name` is not observed and `like` is not given, or for what `tokenize` refuses.
+        """
+        tokenizer = self.tokenizer(name)
+        like = like.to(self.device) if like is not None else None
+        if name in observations:
+            own = self.encode_tokens({name: observations[name]})[name]
+            return tokenizer.decode(own, like if like is not None else observations[name].to(self.device))
+        if like is None:
+            msg = f"reconstruct: {name!r} is not observed: give like=, an observation on the grid wanted"
+            raise ValueError(msg)
+        place = self.encode_tokens({name: like})[name]
+        sequence = self.tokenize(observations)
+        ids = self._ask(sequence, self._query(name, place.position, place.valid), name).argmax(dim=-1)
+        return tokenizer.decode(Tokens(ids=ids, position=place.position, valid=place.valid), like)
+
+    def _batches(self, observations: Mapping[str, Observation], batch_size: int) -> Iterator[TokenSequence]:
+        if batch_size < 1:
+            msg = f"batch_size must be at least 1, given {batch_size}"
+            raise ValueError(msg)
+        sizes = {len(o) for o in observations.values()} if isinstance(observations, Mapping) else set()
+        if len(sizes) != 1:  # let tokenize say what is wrong
+            yield self.tokenize(observations)
+            return
+        for start in range(0, sizes.pop(), batch_size):
+            try:
+                yield self.tokenize({k: o[start : start + batch_size] for k, o in observations.items()})
+            except ValueError as error:
+                if start == 0:
+                    raise
+                msg = f"in the batch that starts at object {start}: {error}"
+                raise ValueError(msg) from error
+
+    def _query(self, name: str, position: Tensor, valid: Tensor) -> TokenSequence:
+        modality = torch.full(valid.shape, self.vocabulary.index(name))
+        ids = torch.full_like(modality, self.vocabulary.ranges[name][0])
+        return TokenSequence(ids, modality, position.cpu(), valid.cpu()).to(self.device)
+
+    def _ask(self, sequence: TokenSequence, query: TokenSequence, name: str) -> Tensor:
+        hidden = self.transformer.decode(self.transformer.encode(sequence), sequence.valid, query)
+        return self.transformer.logits(hidden, name).float()
+
+    # ---- storage
+
+    def save_pretrained(self, folder: Path | str) -> str:
+        """Writes the bundle and returns the hash of the model; the folder appears whole or not at all.
+
+        Raises:
+            FileExistsError: if the folder exists and is neither empty nor a bundle.
+            OSError: if it cannot be written; what was there before is kept.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
+            msg = f"{folder} exists and is no bundle: choose another folder"
+            raise FileExistsError(msg)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            digest = self._write(temporary)
+            temporary.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return digest
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads the bundle to the Hugging Face Hub and returns the address of the commit."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "bundle")
+            return api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "bundle").commit_url
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | None = None,
+    ) -> "AION":
+        """Loads a bundle: one that ships with the package, a local folder or a repository of the Hub.
+
+        Arguments:
+            name: `"aion-nano"`, a folder, or `"owner/name"` on the Hub (its cache is used when there is no network).
+            revision: branch, tag or commit on the Hub.
+            device: `"auto"` takes CUDA if there is one, else the CPU.
+            dtype: of the transformer; tokenizers stay in float32, in which they quantise.
+
+        Raises:
+            FileNotFoundError: if there is no such bundle, or a file of it is missing.
+            ValueError: for a damaged or altered file, or a bundle of another format.
+        """
+        folder = _locate(name, revision)
+        config = _read_config(folder)
+        with torch.device("meta"):
+            model = cls._empty(config)
+        for key, module in model._modules_by_file().items():
+            _load(module, folder, key, config["sha256"])
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model.transformer.to(dtype=dtype or torch.float32)
+        model._loaded_sha256 = config["model_sha256"]
+        return model.to(device).eval()
+
+    @property
+    def sha256(self) -> str:
+        """Returns the content hash: that of the hashes of its weight files and its configuration, as loaded or as it is."""
+        if self._loaded_sha256 is not None:
+            return self._loaded_sha256
+        with tempfile.TemporaryDirectory() as folder:
+            return self._write(Path(folder))
+
+    def _config(self) -> dict:
+        return {
+            "format": FORMAT,
+            "modalities": self.modalities,
+            "tokenizers": {name: part.config for name, part in self.parts.items()},
+            "transformer": self.transformer.config,
+        }
+
+    @classmethod
+    def _empty(cls, config: Mapping) -> "AION":
+        try:
+            tokenizers = {name: build(part) for name, part in config["tokenizers"].items()}
+            return cls(tokenizers, config["modalities"], config["transformer"], config.get("provenance"))
+        except (KeyError, TypeError) as error:
+            msg = f"config.json does not describe a bundle this version can read: {error}"
+            raise ValueError(msg) from error
+
+    def _modules_by_file(self) -> dict[str, nn.Module]:
+        files = {f"tokenizers/{name}.safetensors": part for name, part in self.parts.items()}
+        return {**files, "transformer.safetensors": self.transformer}
+
+    def _write(self, folder: Path) -> str:
+        import aion
+
+        hashes = {}
+        (folder / "tokenizers").mkdir()
+        for key, module in self._modules_by_file().items():
+            save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, folder / key)
+            hashes[key] = _sha256(folder / key)
+        config = self._config()
+        digest = _digest(config, hashes)
+        config |= {
+            "sha256": hashes,
+            "model_sha256": digest,
+            "aion_version": aion.__version__,
+            "provenance": self.provenance,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (folder / "README.md").write_text(self._card(digest))
+        return digest
+
+    def _card(self, digest: str) -> str:
+        rows = "\n".join(f"| `{n}` | {self.tokenizer(n).describe()} |" for n in self.modalities)
+        facts = "\n".join(f"- {key}: {value}" for key, value in self.provenance.items())
+        count = sum(p.numel() for p in self.transformer.parameters())
+        return (
+            "---\nlibrary_name: aion\nlicense: mit\npipeline_tag: feature-extraction\n"
+            "tags: [astronomy, foundation-model, spectroscopy, photometry]\n---\n\n"
+            f"# An `aion` bundle\n\nA masked-modelling transformer of {count:,} parameters and its tokenizers "
+            f"(content hash `{digest[:16]}`).\n\n"
+            '```python\nimport aion\n\nmodel = aion.AION.from_pretrained("this folder")\n```\n\n'
+            f"| modality | what its tokenizer reads |\n|---|---|\n{rows}\n\n## Provenance\n\n{facts or 'not stated'}\n"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _read_sha256(file)
+        )
+
+
+def _read_sha256(file) -> str:
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest(config: Mapping, hashes: Mapping[str, str]) -> str:
+    text = json.dumps({"config": config, "sha256": hashes}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _locate(name: Path | str, revision: str | None) -> Path:
+    """Finds the folder of a bundle: shipped, local, or a snapshot of the Hub."""
+    bundled = {path.name for path in BUNDLED.iterdir() if path.is_dir()} if BUNDLED.is_dir() else set()
+    if str(name) in bundled:
+        return BUNDLED / str(name)
+    if Path(name).is_dir():
+        return Path(name)
+    if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        msg = (
+            f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name"
+        )
+        raise FileNotFoundError(msg)
+    from huggingface_hub import snapshot_download
+
+    patterns = ["config.json", "*.safetensors", "README.md"]
+    try:
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        msg = f"{name!r} is no local folder and could not be fetched from the Hub, nor found in its cache: {error}"
+        raise FileNotFoundError(msg) from error
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    if not path.exists():
+        msg = f"{folder} is no bundle: it has no config.json"
+        raise FileNotFoundError(msg)
+    try:
+        config = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{path} is not JSON: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        given = config.get("format") if isinstance(config, dict) else None
+        msg = f"{path}: wanted a bundle of format {FORMAT}, given {given!r} (another version of aion wrote it?)"
+        raise ValueError(msg)
+    if missing := {"modalities", "tokenizers", "transformer", "sha256", "model_sha256"} - set(config):
+        msg = f"{path} lacks {', '.join(sorted(missing))}"
+        raise ValueError(msg)
+    described = {k: config[k] for k in ("format", "modalities", "tokenizers", "transformer")}
+    if _digest(described, config["sha256"]) != config["model_sha256"]:
+        msg = f"{path} was altered: its content does not match its own hash"
+        raise ValueError(msg)
+    return config
+
+
+def _load(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
+    """Loads one weight file into a module on the meta device, strictly, after checking its hash."""
+    path = folder / key
+    if not path.exists():
+        msg = f"{path} is missing from the bundle"
+        raise FileNotFoundError(msg)
+    if (given := _sha256(path)) != hashes.get(key):
+        msg = f"{path} was altered or damaged: its SHA-256 is {given[:16]}..., config.json says {str(hashes.get(key))[:16]}..."
+        raise ValueError(msg)
+    try:
+        tensors = load_file(path)
+        module.load_state_dict(tensors, strict=True, assign=True)
+    except (RuntimeError, SafetensorError) as error:
+        msg = f"{path} does not fit its configuration: {error}"
+        raise ValueError(msg) from error
