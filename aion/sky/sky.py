@@ -1,0 +1,201 @@
+"""The simulated sky: objects by number, each seen by several surveys."""
+
+__all__ = ["MODALITIES", "Sky"]
+
+import math
+
+from collections.abc import Sequence
+
+import torch
+
+from torch import Tensor
+
+from aion.observations import Observation, Scalar, Spectrum, near_miss
+from aion.sky.draws import Draws
+from aion.sky.galaxies import LINES, MAX_REDSHIFT, galaxy_parameters, galaxy_source
+from aion.sky.photometry import legacy_photometry, synthetic_flux
+from aion.sky.source import Source
+from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
+from aion.sky.stars import star_parameters, star_source
+from aion.sky.templates import Templates
+
+_LEGACY = tuple(f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
+_SHAPE = ("legacysurvey_ebv", "legacysurvey_shape_r", "legacysurvey_shape_e1", "legacysurvey_shape_e2")
+MODALITIES = (*INSTRUMENTS, *_LEGACY, *_SHAPE, "redshift", "ra", "dec")
+_LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
+
+
+class Sky:
+    """Simulates galaxies and stars and what DESI, SDSS, the Legacy Surveys and Gaia measure of them.
+
+    Object `i` of a sky with seed `s` is always the same, in every batch and every order. Galactic extinction dims
+    spectra, images and photometry alike, as in the published data; nothing is dereddened.
+
+    Arguments:
+        seed: any integer; each seed is another sky.
+        galaxies: share of the objects that are galaxies; the others are stars.
+        max_redshift: largest redshift of a galaxy, at most 1.05.
+        modalities: names of what is simulated; all of `MODALITIES` by default. Only these are computed.
+        device: where everything is computed.
+        varied: whether every spectrum has a grid, ends, gaps and a flux scale of its own, see `aion.sky.spectra`.
+        complete: whether every object has all that is possible for its kind. By default some lack a spectrum of one
+            or both instruments or the photometry; an object that lacks one has ivar 0 there, or NaN.
+
+    Raises:
+        ValueError: for an unknown modality (with the near misses), or a share or redshift out of range.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        galaxies: float = 0.75,
+        max_redshift: float = 1.0,
+        modalities: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        varied: bool = True,
+        complete: bool = False,
+    ) -> None:
+        if not 0 <= galaxies <= 1:
+            msg = f"Sky: galaxies is a share between 0 and 1, given {galaxies}"
+            raise ValueError(msg)
+        if not 0.001 <= max_redshift <= MAX_REDSHIFT:
+            msg = f"Sky: the templates allow 0.001 <= max_redshift <= {MAX_REDSHIFT}, given {max_redshift}"
+            raise ValueError(msg)
+        if isinstance(modalities, str):
+            msg = f"Sky: modalities must be a sequence of names, given the string {modalities!r}"
+            raise TypeError(msg)
+        self.modalities = tuple(MODALITIES if modalities is None else modalities)
+        for name in self.modalities:
+            if name not in MODALITIES:
+                msg = f"Sky: unknown modality {name!r}; {near_miss(name, MODALITIES)}"
+                raise ValueError(msg)
+        self.seed, self.galaxies, self.max_redshift = int(seed), float(galaxies), float(max_redshift)
+        self.device, self.varied, self.complete = torch.device(device), bool(varied), bool(complete)
+
+    def observe(self, indices: Sequence[int] | Tensor, noise: bool = True) -> dict[str, Observation]:
+        """Observes objects.
+
+        Arguments:
+            indices: numbers of the objects, `(B,)` integers, repeated or not, in any order.
+            noise: whether noise is added; without it everything else (grids, gaps, ivar, calibration) is the same.
+
+        Raises:
+            TypeError: for numbers that are not integers.
+            ValueError: for no number at all, or numbers not in one row.
+        """
+        draws = self._draws(indices)
+        templates = Templates.load(str(self.device))
+        parameters, star = self._parameters(draws, templates)
+        source, true = self._source(draws, parameters, star, templates)
+        out: dict[str, Observation] = {}
+        has = self._presence(draws)
+        for name in INSTRUMENTS:
+            if name in self.modalities:
+                out[name] = self._spectrum(name, has[name], source, parameters, draws, templates, noise)
+        out |= self._catalog(draws, parameters, true, has["photometry"], noise)
+        return {name: out[name] for name in self.modalities}
+
+    def labels(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Returns the truth of objects, each `(B,)` float32, NaN where it has no meaning.
+
+        `kind` (0 galaxy, 1 star), `redshift`, `magnitude` (true r before the Milky Way's share of error), and for
+        galaxies `log_age` (light-weighted, log10 Gyr), `metallicity` (log10 of solar), `dust` (E(B-V) of its own),
+        `burst` (share of the light in young stars), `sigma` (km/s), `log_mass` (log10 of solar masses, from the
+        magnitude and a crude mass-to-light ratio), for stars `teff` (K), `logg` (log10 cm/s2), `feh` (dex).
+        """
+        draws = self._draws(indices)
+        parameters, star = self._parameters(draws, Templates.load(str(self.device)))
+        names = ("redshift", "magnitude", *_LABELS)
+        return {"kind": star.float(), **{name: parameters[name].float() for name in names}}
+
+    def _draws(self, indices: Sequence[int] | Tensor) -> Draws:
+        index = torch.as_tensor(indices)
+        if index.ndim != 1 or index.numel() == 0:
+            msg = f"Sky: wanted one row of at least one object number, given shape {tuple(index.shape)}"
+            raise ValueError(msg)
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            msg = f"Sky: object numbers are integers, given {index.dtype}"
+            raise TypeError(msg)
+        return Draws(self.seed, index.to(self.device, torch.int64))
+
+    def _parameters(self, draws: Draws, templates: Templates) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws galaxies and stars for every object and keeps the one it is; the other's numbers are NaN."""
+        star = draws.uniform("kind") >= self.galaxies
+        galaxy, other = galaxy_parameters(draws, self.max_redshift), star_parameters(draws, templates)
+        nan = torch.full_like(galaxy["redshift"], math.nan)
+        out = {}
+        for name in galaxy.keys() | other.keys():
+            a, b = galaxy.get(name, nan), other.get(name, nan)
+            out[name] = torch.where(star, b, a)
+        for name in ("radius", "e1", "e2"):
+            out[name] = torch.where(star, 0.0, out[name])
+        out["ebv"] = (0.05 * torch.exp(0.6 * draws.normal("ebv"))).clamp(0.003, 0.5)
+        out["_galaxy"], out["_star"] = galaxy, other
+        return out, star
+
+    def _source(self, draws: Draws, parameters: dict, star: Tensor, templates: Templates) -> tuple[Source, Tensor]:
+        """Makes the light of all objects, of the right brightness, and their true fluxes in all bands."""
+        parts, rows = [], []
+        for kind, name in ((~star, "_galaxy"), (star, "_star")):
+            chosen = kind.nonzero().flatten()
+            if len(chosen):
+                p = {key: value[chosen] for key, value in parameters[name].items()}
+                ebv = parameters["ebv"][chosen]
+                if name == "_galaxy":
+                    parts.append(galaxy_source(draws[chosen], p, templates, ebv))
+                else:
+                    parts.append(star_source(p, templates, ebv, len(LINES)))
+                rows.append(chosen)
+        source = Source.cat(parts)[torch.cat(rows).argsort()]
+        rest = self._rest(templates)
+        true = synthetic_flux(source, templates, rest)
+        factor = 10 ** (-0.4 * (parameters["magnitude"] - 22.5)) / true[:, 1]
+        return source.scaled(factor), true * factor[:, None]
+
+    @staticmethod
+    def _rest(templates: Templates) -> Tensor:
+        return torch.cat([templates.data[f"line.{name}"] for name in LINES]).to(torch.float64)
+
+    def _presence(self, draws: Draws) -> dict[str, Tensor]:
+        """Draws which surveys observed each object."""
+        u, v = draws.uniform("presence"), draws.uniform("presence.photometry")
+        if self.complete:
+            u, v = torch.full_like(u, 0.9), torch.zeros_like(v)
+        return {
+            "desi_spectrum": (u < 0.40) | (u >= 0.72),
+            "sdss_spectrum": (u >= 0.40) & (u < 0.67) | (u >= 0.72),
+            "photometry": v < 0.95,
+        }
+
+    def _spectrum(self, name, has, source, parameters, draws, templates, noise) -> Spectrum:
+        """Observes those objects that the instrument observed; the others stay unmeasured."""
+        values = empty_spectrum(name, len(draws), self.device)
+        rows = has.nonzero().flatten()
+        if len(rows):
+            seen = observe_spectrum(
+                name,
+                source[rows],
+                parameters["magnitude"][rows],
+                draws[rows],
+                templates,
+                self._rest(templates),
+                varied=self.varied,
+                noise=noise,
+            )
+            values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
+        return Spectrum(*values)
+
+    def _catalog(self, draws: Draws, p: dict, true: Tensor, has: Tensor, noise: bool) -> dict[str, Scalar]:
+        """Returns everything that is one number an object."""
+        nan = torch.full_like(p["ebv"], math.nan)
+        values = legacy_photometry(true, p["radius"], draws, noise) | {
+            "legacysurvey_ebv": p["ebv"],
+            "legacysurvey_shape_r": p["radius"],
+            "legacysurvey_shape_e1": p["e1"],
+            "legacysurvey_shape_e2": p["e2"],
+        }
+        values = {name: torch.where(has, value, nan) for name, value in values.items()}
+        values["redshift"] = p["redshift"]
+        values["ra"] = draws.uniform("ra", 0, 360)
+        values["dec"] = torch.rad2deg(torch.asin(draws.uniform("dec", -1, 1)))
+        return {name: Scalar(value) for name, value in values.items() if name in self.modalities}

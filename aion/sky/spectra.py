@@ -1,0 +1,230 @@
+"""Spectrographs: the light of a source on the native pixels of DESI and of SDSS, with errors as they occur.
+
+What is measured is
+
+    flux = calibration(wavelength) * (source seen through the Milky Way, the fibre and the line-spread function) + noise
+
+with noise of variance n^2 [(1 - p) s^2 + p t^2 f / <f>]: s is the noise of the sky against wavelength (from real
+coadds), t the same without the sky lines, p the share of the photons of the source. Reported ivar is 1 / variance.
+
+With `varied=True` every object gets a grid of its own (shifted, stretched), trimmed ends, gaps and a flux scale, so
+that nothing can be learned from the pixel grid. All of this is drawn without knowledge of the object: only the level
+of the noise follows the magnitude.
+"""
+
+__all__ = ["INSTRUMENTS", "Instrument", "empty_spectrum", "observe_spectrum"]
+
+import math
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from torch import Tensor
+
+from aion.sky.draws import Draws
+from aion.sky.source import Source
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate, milky_way
+
+_LIGHT = 299792.458
+_ARMS = ((3600.0, 2751), (5760.0, 2326), (7520.0, 2881))  # first wavelength and pixels of DESI, 0.8 A each
+_REACH = 96  # pixels each side on which an emission line is drawn: 4 sigma or more
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """Describes a spectrograph.
+
+    Arguments:
+        name: of its noise curves.
+        grid: from draws and `varied`, the wavelengths `(B, L)` float64 and the arm of each pixel `(L,)`.
+        resolution: R of each pixel, from wavelength `(B, L)` and arm `(L,)`.
+        sigma: typical velocity resolution in km/s, for the smoothing of the continuum.
+    """
+
+    name: str
+    grid: Callable[[Draws, bool], tuple[Tensor, Tensor]]
+    resolution: Callable[[Tensor, Tensor], Tensor]
+    sigma: float
+
+
+def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, float], move: float) -> Tensor:
+    """Shifts half of the grids by a few pixels and stretches and moves the other half; order is kept."""
+    u = draws.uniform("grid", count=3)
+    whole = u[:, 0] < 0.5
+    scale = torch.where(whole, 1.0, stretch[0] + (stretch[1] - stretch[0]) * u[:, 1])
+    shift = (2 * u[:, 2] - 1) * torch.where(whole, move / 15, move)
+    return middle + (grid - middle) * scale[:, None] + shift[:, None]
+
+
+def _desi_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
+    """Returns the three arms joined in order of wavelength, overlapping pixels kept: 7958 pixels."""
+    device = draws.index.device
+    pixels = [start + 0.8 * torch.arange(n, dtype=torch.float64, device=device) for start, n in _ARMS]
+    arms = torch.cat([torch.full_like(p, k, dtype=torch.long) for k, p in enumerate(pixels)])
+    joined = torch.cat(pixels)
+    order = joined.mul(10).round().argsort(stable=True)
+    grid, arms = joined[order].expand(len(draws), -1), arms[order]
+    return (_affine(draws, grid, 6712.0, (0.9, 1.01), 60.0) if varied else grid), arms
+
+
+def _sdss_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
+    """Returns a grid of 1e-4 dex of 4620 pixels from about 3580 to 10370 A."""
+    pixel = torch.arange(4620, dtype=torch.float64, device=draws.index.device)
+    grid = (3.5539 + 1e-4 * pixel).expand(len(draws), -1)
+    if varied:
+        grid = _affine(draws, grid, 3.785, (0.93, 1.0), 0.0015)
+    return 10**grid, torch.zeros_like(pixel, dtype=torch.long)
+
+
+def _desi_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
+    """Returns R, rising inside each arm: 2000-3200, 3700-5000 and 4300-5300 (measured on two real coadds)."""
+    knots = wavelength.new_tensor([[3600, 5800, 2000, 3200], [5760, 7620, 3700, 5000], [7520, 9824, 4300, 5300]])[arm]
+    slope = (knots[:, 3] - knots[:, 2]) / (knots[:, 1] - knots[:, 0])
+    return (knots[:, 2] + slope * (wavelength - knots[:, 0])).clamp(1500, 6000)
+
+
+def _sdss_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
+    """Returns R of SDSS, 1850 in the blue to 2200 in the red."""
+    return (1850 + 350 * (wavelength - 3600) / 5600).clamp(1800, 2250)
+
+
+INSTRUMENTS = {
+    "desi_spectrum": Instrument("desi", _desi_grid, _desi_resolution, 35.0),
+    "sdss_spectrum": Instrument("sdss", _sdss_grid, _sdss_resolution, 64.0),
+}
+
+
+def _blur(fine: Tensor, sigma: Tensor) -> Tensor:
+    """Convolves rows with Gaussians of `(B,)` km/s in log wavelength, by the Fourier transform."""
+    pixels = sigma / (_LIGHT * FINE_STEP * math.log(10))
+    k = torch.arange(FINE_SIZE // 2 + 1, dtype=torch.float32, device=fine.device) * (2 * math.pi / FINE_SIZE)
+    window = torch.exp(-0.5 * (pixels.float()[:, None] * k) ** 2)
+    return torch.fft.irfft(torch.fft.rfft(fine) * window, n=FINE_SIZE)
+
+
+def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Tensor, rest: Tensor) -> Tensor:
+    """Adds emission lines as Gaussians of the gas and of the line-spread function."""
+    centre = rest * (1 + source.redshift)[:, None]
+    index = torch.searchsorted(wavelength, centre)
+    index = index[:, :, None] + torch.arange(-_REACH, _REACH + 1, device=flux.device)
+    inside = (index >= 0) & (index < flux.shape[1])
+    index = index.clamp(0, flux.shape[1] - 1).flatten(1)
+    shape = (len(flux), len(rest), 2 * _REACH + 1)
+    at = wavelength.gather(1, index).view(shape)
+    lsf = _LIGHT / (2.3548 * resolution.gather(1, index).view(shape))
+    sigma = centre[:, :, None] * torch.sqrt(source.line_sigma[:, None, None] ** 2 + lsf**2) / _LIGHT
+    profile = torch.exp(-0.5 * ((at - centre[:, :, None]) / sigma).float() ** 2) / sigma.float()
+    value = profile * inside * (source.line / math.sqrt(2 * math.pi))[:, :, None]
+    return flux.scatter_add(1, index, value.flatten(1))
+
+
+def _true_flux(
+    source: Source, wavelength: Tensor, arm: Tensor, instrument: Instrument, templates: Templates, rest: Tensor
+):
+    """Returns what a perfect instrument on this grid would measure, `(B, L)` float32."""
+    variance = source.sigma**2 + instrument.sigma**2 - source.template_sigma**2
+    fine = _blur(source.fine, variance.clamp(min=0).sqrt())
+    stretch = torch.log10(1 + source.redshift)[:, None]
+    position = (torch.log10(wavelength) - stretch - FINE_START) / FINE_STEP
+    flux = interpolate(fine, position.float())
+    if rest is not None:
+        flux = _add_lines(flux, source, wavelength, instrument.resolution(wavelength, arm), rest)
+    dimming = torch.exp(-0.4 * math.log(10) * source.ebv.float()[:, None] * milky_way(wavelength.float()))
+    return flux * dimming
+
+
+def _calibration(draws: Draws, wavelength: Tensor, arm: Tensor) -> Tensor:
+    """Returns a smooth factor near 1: polynomials of 2.5 % per order, and 2 % from arm to arm."""
+    n = draws.normal("calibration", 7).clamp(-2.5, 2.5).float()
+    x = ((wavelength - 6750) / 3300).float()
+    error = 0.025 * (n[:, :1] + n[:, 1:2] * x + n[:, 2:3] * (1.5 * x**2 - 0.5) + n[:, 3:4] * (2.5 * x**3 - 1.5 * x))
+    return 1 + error + 0.02 * n[:, 4:][:, arm]
+
+
+def _measured(draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
+    """Draws which pixels were measured; knows nothing of the object."""
+    count = wavelength.shape[1]
+    rate = 10 ** draws.uniform("bad.rate", -3.5, -2.0)
+    keep = draws.noise("bad.pixels", count).abs() > (rate.float() * 1.2533)[:, None]
+    u = draws.uniform("gaps", count=12)
+    if not varied:
+        u = torch.cat([torch.ones_like(u[:, :6]), u[:, 6:]], 1)
+    start, stop = wavelength[:, 0], wavelength[:, -1]
+    for k, longest in ((0, 2.5), (3, 2.5), (6, 1.2), (9, 1.2)):
+        width = 10 ** (0.3 + (longest - 0.3) * u[:, k + 1])
+        centre = start + (stop - start) * u[:, k + 2]
+        gap = (wavelength - centre[:, None]).abs() < width[:, None] / 2
+        keep &= ~(gap & (u[:, k] < 0.3)[:, None])
+    if varied:
+        u = draws.uniform("trim", count=4)
+        low = start + torch.where(u[:, 0] < 0.5, 600 * u[:, 1] ** 2, 0)
+        high = stop - torch.where(u[:, 2] < 0.5, 900 * u[:, 3] ** 2, 0)
+        keep &= (wavelength >= low[:, None]) & (wavelength <= high[:, None])
+    return keep
+
+
+def _sigma(
+    draws: Draws, flux: Tensor, magnitude: Tensor, wavelength: Tensor, arm: Tensor, curves: tuple[Tensor, Tensor]
+):
+    """Returns the standard deviation of the noise, `(B, L)`."""
+    log_ratio = 0.7 - 0.14 * (magnitude - 19) + 0.42 * draws.normal("noise.level")
+    ratio = 10 ** log_ratio.clamp(math.log10(0.5), math.log10(50))
+    typical = flux.median(1, keepdim=True).values.clamp(min=1e-6)
+    share = draws.uniform("noise.share").float()[:, None] ** 2
+    last = curves[0].shape[1]
+    index = ((torch.log10(wavelength) - NOISE_START) / FINE_STEP).round().long().clamp(0, last - 1) + arm * last
+    sky, smooth = (curve.flatten()[index] for curve in curves)
+    variance = (1 - share) * sky**2 + share * smooth**2 * (flux.clamp(min=0) / typical)
+    return typical / ratio.float()[:, None] * variance.sqrt()
+
+
+def observe_spectrum(
+    name: str,
+    source: Source,
+    magnitude: Tensor,
+    draws: Draws,
+    templates: Templates,
+    rest: Tensor | None,
+    varied: bool = True,
+    noise: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Observes objects with one spectrograph.
+
+    Arguments:
+        name: of the modality, a key of `INSTRUMENTS`.
+        source: the light of the objects, of absolute brightness.
+        magnitude: r, which sets the level of the noise, `(B,)`.
+        draws: of the same objects.
+        templates: where the noise curves are.
+        rest: vacuum wavelengths of the emission lines of `source`, `(E,)`; None for objects without lines.
+        varied: whether each object has a grid, ends, gaps and a scale of its own.
+        noise: whether noise is added; without it everything else, ivar too, stays the same.
+
+    Returns:
+        flux, ivar and wavelength, each `(B, L)` float32, in the units of `Spectrum`.
+    """
+    instrument, draws = INSTRUMENTS[name], draws.of(name)
+    wavelength, arm = instrument.grid(draws, varied)
+    wavelength = wavelength.contiguous()
+    flux = _true_flux(source, wavelength, arm, instrument, templates, rest)
+    log_loss = draws.uniform("fibre", -0.6, -0.05)
+    if varied:
+        log_loss = log_loss + draws.uniform("scale", -0.3, 0.3)
+    flux = flux * (10**log_loss).float()[:, None]
+    curves = templates.data[f"noise.{instrument.name}"], templates.data[f"noise.{instrument.name}.smooth"]
+    sigma = _sigma(draws, flux, magnitude, wavelength, arm, curves)
+    calibration = _calibration(draws, wavelength, arm)
+    flux, sigma = flux * calibration, sigma * calibration
+    if noise:
+        flux = flux + sigma * draws.noise("noise", flux.shape[1])
+    misjudged = torch.exp(0.04 * draws.normal("noise.misjudged")).float()[:, None]
+    ivar = _measured(draws, wavelength, varied) / (sigma * misjudged) ** 2
+    return flux, ivar, wavelength.float()
+
+
+def empty_spectrum(name: str, count: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns flux, ivar and wavelength of objects that this instrument did not observe."""
+    grid, _ = INSTRUMENTS[name].grid(Draws(0, torch.zeros(count, dtype=torch.long, device=device)), False)
+    return torch.zeros_like(grid, dtype=torch.float32), torch.zeros_like(grid, dtype=torch.float32), grid.float()

@@ -1,0 +1,171 @@
+"""The committed ingredients, the grids they are stored on, and how light is dimmed on its way.
+
+Two grids in log10 wavelength: the *fine* one (1e-4 dex, 1700 to 11210 A) for spectra and the *wide* one (1e-3 dex,
+891 A to 31 micron) for photometry. Both reach beyond everything that any instrument sees at any redshift allowed, so
+no edge of a template lies inside an observed window. `aion/sky/README.md` names every source and licence.
+"""
+
+__all__ = [
+    "BANDS",
+    "Templates",
+    "calzetti",
+    "interpolate",
+    "luminosity_distance",
+    "milky_way",
+    "shift_wide",
+]
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from safetensors import safe_open
+from torch import Tensor
+
+FINE_START, FINE_STEP, FINE_SIZE = 3.2304, 1e-4, 8192
+WIDE_START, WIDE_STEP, WIDE_SIZE = 2.95, 1e-3, 2540
+NOISE_START = 3.544068044350276  # log10 of 3500 A; the noise curves have the step of the fine grid
+BANDS = (
+    "decam-g",
+    "decam-r",
+    "decam-i",
+    "decam-z",
+    "wise-w1",
+    "wise-w2",
+    "wise-w3",
+    "wise-w4",
+    "gaia-g",
+    "gaia-bp",
+    "gaia-rp",
+)
+
+
+def _read(name: str, device: str) -> dict[str, Tensor]:
+    with safe_open(Path(__file__).with_name(f"{name}.safetensors"), framework="pt", device=device) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@dataclass(frozen=True, eq=False)
+class Templates:
+    """Holds every ingredient on one device; made once by `Templates.load`.
+
+    Fluxes are f_lambda, 1 at 5500 A. Galaxies are float64 because all their values are multiples of 2^-24 below 2^5:
+    mixed with weights that are multiples of 2^-22, every product and sum is exact, hence the same in any batch.
+    """
+
+    data: dict[str, Tensor]
+    fine: Tensor
+    wide: Tensor
+    star_fine: Tensor
+    star_wide: Tensor
+
+    @staticmethod
+    @cache
+    def load(device: str = "cpu") -> "Templates":
+        """Reads the ingredients, once per device."""
+        data = _read("templates", device) | _read("instruments", device)
+        fine = 10 ** (FINE_START + FINE_STEP * torch.arange(FINE_SIZE, dtype=torch.float64, device=device))
+        wide = 10 ** (WIDE_START + WIDE_STEP * torch.arange(WIDE_SIZE, dtype=torch.float64, device=device))
+        for name in ("galaxy.fine", "galaxy.wide"):
+            data[name] = data[name].to(torch.float64)
+        curve = data.pop("filter.curve").to(torch.float64)
+        # Nanomaggies of a source of f_lambda in 1e-17 erg/s/cm2/A are the photon-weighted mean over that of 1 nmgy.
+        one = 3.631e-29 * 2.99792458e18 / 1e-17 / wide**2
+        data["filter.weight"] = curve * wide**2 / (curve * wide**2 * one).sum(1, keepdim=True)
+        data["noise.desi"] = torch.stack([data.pop(f"noise.{arm}") for arm in "brz"]).float()
+        data["noise.desi.smooth"] = torch.stack([data.pop(f"noise.{arm}.smooth") for arm in "brz"]).float()
+        for name in ("noise.sdss", "noise.sdss.smooth"):
+            data[name] = data[name].float()[None]
+        first = int(data["star.first"])
+        stars = torch.ones(len(data["star.fine"]), FINE_SIZE, device=device)
+        stars[:, first:] = data.pop("star.fine").float()
+        star_wide = _widen(stars, data["star.labels"][:, 0], fine, wide, first)
+        return Templates(data, fine, wide, stars, star_wide)
+
+
+def _widen(stars: Tensor, teff: Tensor, fine: Tensor, wide: Tensor, first: int) -> Tensor:
+    """Averages stars over the cells of the wide grid and continues them by black bodies that agree at the ends."""
+    start = round((WIDE_START - FINE_START) / FINE_STEP)  # of the wide grid, in cells of the fine grid: negative
+    low = torch.arange(WIDE_SIZE, device=stars.device) * 10 + start - 5
+    inside = (low >= first) & (low + 10 <= FINE_SIZE)
+    cells = low[inside][:, None] + torch.arange(10, device=stars.device)
+    value = stars.to(torch.float64)[:, cells].mean(-1)
+    x = 1.438777e8 / (wide * teff.to(torch.float64)[:, None])
+    body = wide**-5 / torch.expm1(x.clamp(max=600))
+    out = torch.empty(len(stars), WIDE_SIZE, dtype=torch.float64, device=stars.device)
+    rows = inside.nonzero().flatten()
+    left, right = int(rows[0]), int(rows[-1]) + 1
+    out[:, left:right] = value
+    blue = value[:, :5].mean(1, keepdim=True) / body[:, left : left + 5].mean(1, keepdim=True)
+    red = value[:, -9:].mean(1, keepdim=True) / body[:, right - 9 : right].mean(1, keepdim=True)
+    out[:, :left] = body[:, :left] * blue
+    out[:, right:] = body[:, right:] * red
+    return out.float()
+
+
+def interpolate(values: Tensor, position: Tensor) -> Tensor:
+    """Evaluates rows `(B, N)` at fractional indices `(B, L)` by the cubic of Catmull and Rom; ends are held."""
+    last = values.shape[1] - 1
+    floor = position.floor().clamp(0, last)
+    t = (position - floor).clamp(0, 1)
+    index = floor.long()
+    a, b, c, d = (values.gather(1, (index + k).clamp(0, last)) for k in (-1, 0, 1, 2))
+    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+
+
+def shift_wide(values: Tensor, log_stretch: Tensor) -> Tensor:
+    """Moves rows on the wide grid `(B, N)` to the red by `(B,)` dex, by linear interpolation."""
+    position = torch.arange(values.shape[1], device=values.device) - (log_stretch / WIDE_STEP)[:, None]
+    floor = position.floor()
+    index = floor.long().clamp(0, values.shape[1] - 2)
+    t = (position - floor).to(values.dtype)
+    return values.gather(1, index) * (1 - t) + values.gather(1, index + 1) * t
+
+
+def calzetti(wavelength: Tensor) -> Tensor:
+    """Returns k = A / E(B-V) of starburst galaxies; wavelength in Angstrom, rest frame.
+
+    References:
+        The dust content and opacity of actively star-forming galaxies, Calzetti et al., 2000, arXiv:astro-ph/9911459.
+    """
+    x = 1e4 / wavelength.clamp(1200, 1e7)
+    blue = 2.659 * (-2.156 + 1.509 * x - 0.198 * x**2 + 0.011 * x**3) + 4.05
+    red = 2.659 * (-1.857 + 1.040 * x) + 4.05
+    # The published red branch ends at 2.2 micron: continue it by a power law that agrees there.
+    far = (2.659 * (-1.857 + 1.040 / 2.0) + 4.05) * (x * 2.0) ** 1.7
+    return torch.where(x > 1 / 0.63, blue, torch.where(x > 0.5, red, far))
+
+
+def milky_way(wavelength: Tensor) -> Tensor:
+    """Returns A / E(B-V) of the Milky Way for R_V = 3.1; wavelength in Angstrom, observed frame.
+
+    References:
+        The relationship between infrared, optical, and ultraviolet extinction, Cardelli, Clayton and Mathis, 1989.
+    """
+    x = (1e4 / wavelength).clamp(max=3.3)
+    y = x - 1.82
+    a = 1 + y * (
+        0.17699 + y * (-0.50447 + y * (-0.02427 + y * (0.72085 + y * (0.01979 + y * (-0.77530 + y * 0.32999)))))
+    )
+    b = y * (1.41338 + y * (2.28305 + y * (1.07233 + y * (-5.38434 + y * (-0.62251 + y * (5.30260 - y * 2.09002))))))
+    infrared = x**1.61
+    optical = a * 3.1 + b
+    return torch.where(x > 1.1, optical, infrared * (0.574 * 3.1 - 0.527))
+
+
+@cache
+def _distance_table(device: str) -> tuple[Tensor, Tensor]:
+    z = torch.linspace(0, 3, 6001, dtype=torch.float64, device=device)
+    inverse = 1 / torch.sqrt(0.3 * (1 + z) ** 3 + 0.7)
+    comoving = torch.cat([z.new_zeros(1), ((inverse[1:] + inverse[:-1]) / 2 * z.diff()).cumsum(0)])
+    return z, 299792.458 / 70 * comoving * (1 + z)
+
+
+def luminosity_distance(redshift: Tensor) -> Tensor:
+    """Returns the luminosity distance in Mpc for flat cosmology with H0 = 70 km/s/Mpc and Omega_m = 0.3."""
+    z, distance = _distance_table(str(redshift.device))
+    index = (redshift / z[1]).floor().long().clamp(0, len(z) - 2)
+    t = redshift / z[1] - index
+    return distance[index] * (1 - t) + distance[index + 1] * t
