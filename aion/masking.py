@@ -74,7 +74,8 @@ class BudgetMasking:
         offered = torch.where(offered.any(1, keepdim=True), offered, draw.valid)
         first = draw.modality_among(offered)
         inside = offered & (draw.modality == first)
-        count = (draw.uniform((draw.batch, 1)) * inside.sum(1, keepdim=True)).floor() + 1
+        most = inside.sum(1, keepdim=True).clamp(max=budget)
+        count = (draw.uniform((draw.batch, 1)) * most).floor() + 1
         shown = draw.first(inside, count)
         return shown | draw.first(offered & ~inside, (budget - shown.sum(1, keepdim=True)).clamp(min=0))
 

@@ -131,7 +131,7 @@ class _TokenizerTrainer:
     def observe(self, modality: str, start: int, count: int) -> Observation:
         """Returns the objects of a range of indices that have anything measured in a modality."""
         observation = self.skies[modality].observe(torch.arange(start, start + count))[modality]
-        measured = observation.measured.flatten(1).any(1)
+        measured = observation.measured.reshape(len(observation), -1).any(1)
         return observation[measured] if measured.any() else observation
 
     def run(self, tokenizer: Tokenizer, folder: Path, steps: int | None, progress: bool) -> Tokenizer:

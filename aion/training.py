@@ -96,7 +96,7 @@ def train(
 def _append(log: Path, step: int, terms: dict[str, Tensor]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        file.write(json.dumps({"step": step, **{k: round(float(v), 5) for k, v in terms.items()}}) + "\n")
+        file.write(json.dumps({"step": step, **{k: round(v.item(), 5) for k, v in terms.items()}}) + "\n")
 
 
 def _save(folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, generator) -> None:

@@ -44,3 +44,66 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local)
+
+
+OBJECTS = 6
+
+
+@pytest.fixture
+def observations(generator) -> dict:
+    """Makes six objects seen in every modality that `tiny_model` reads: ragged, gappy and partly missing."""
+    from aion import Image, Scalar, Spectrum
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(OBJECTS, *shape, generator=generator)
+
+    length = 700
+    wavelength = torch.linspace(4000, 7000, length) + 3 * torch.rand(OBJECTS, 1, generator=generator)
+    ivar = torch.rand(OBJECTS, length, generator=generator) + 0.1
+    ivar[:, 300:360] = 0
+    ivar[1, 400:] = 0
+    ivar[2] = 0
+    image_ivar = torch.full((OBJECTS, 3, 20, 24), 4.0)
+    image_ivar[3, 1] = 0
+    image_ivar[4] = 0
+    value = draw(4)
+    value[0, 1] = float("nan")
+    redshift = torch.rand(OBJECTS, generator=generator)
+    redshift[5] = float("nan")
+    return {
+        "desi_spectrum": Spectrum(5 + draw(length), ivar, wavelength),
+        "legacysurvey_image": Image(draw(3, 20, 24), image_ivar, ("decam-g", "decam-r", "decam-z")),
+        "gaia_bp_coefficients": Scalar(value),
+        "redshift": Scalar(redshift),
+    }
+
+
+@pytest.fixture
+def tokenizers(observations) -> dict:
+    """Builds one small tokenizer of each kind, and a vector one, ready for `observations`."""
+    from aion import Scalar
+    from aion.tokenizers import ImageTokenizer, ScalarTokenizer, SpectrumTokenizer
+
+    sample = torch.linspace(0, 1, 100)
+    return {
+        "image": ImageTokenizer(patch=4, width=16, depth=1, levels=[5, 5, 4]),
+        "redshift": ScalarTokenizer(bins=32).fit(Scalar(sample), spacing="log1p"),
+        "spectrum": SpectrumTokenizer(start=3500, stop=8000, width=16, depth=1, levels=[5, 4, 4], scale_bins=64),
+        "vector": ScalarTokenizer(bins=8, components=4).fit(Scalar(torch.randn(50, 4))),
+    }
+
+
+@pytest.fixture
+def tiny_model(tokenizers):
+    """Assembles a small untrained model that reads `observations`."""
+    from aion import AION
+
+    modalities = {
+        "desi_spectrum": "spectrum",
+        "sdss_spectrum": "spectrum",
+        "legacysurvey_image": "image",
+        "gaia_bp_coefficients": "vector",
+        "redshift": "redshift",
+    }
+    shape = {"dim": 32, "heads": 4, "encoder_depth": 2, "decoder_depth": 2}
+    return AION(tokenizers, modalities, shape, provenance={"data": "none: untrained"}).eval()

@@ -1,0 +1,26 @@
+"""Sine-cosine positions against the formula of fixed tables."""
+
+import numpy as np
+import pytest
+import torch
+
+from aion.nn.embedding import sine_cosine
+
+
+def test_integer_positions_give_the_fixed_table():
+    rows, columns = np.meshgrid(np.arange(6), np.arange(6), indexing="ij")
+    omega = 10000.0 ** (-np.arange(8) / 8)
+    blocks = [f(p.reshape(-1, 1) * omega) for p in (rows, columns) for f in (np.sin, np.cos)]
+    position = torch.from_numpy(np.stack([rows, columns], -1).reshape(-1, 2))
+    expected = torch.from_numpy(np.concatenate(blocks, 1)).float()
+    torch.testing.assert_close(sine_cosine(position, 32), expected, atol=2e-6, rtol=0)
+
+
+def test_position_is_continuous():
+    near = sine_cosine(torch.tensor([[0.0, 10.0], [0.0, 10.001]]), 64)
+    assert 0 < (near[0] - near[1]).abs().max() < 2e-3
+
+
+def test_width_must_be_a_multiple_of_four():
+    with pytest.raises(ValueError, match="multiple of 4, given 30"):
+        sine_cosine(torch.zeros(1, 2), 30)

@@ -1,0 +1,128 @@
+"""Properties that every tokenizer must have."""
+
+import json
+
+import pytest
+import torch
+
+from aion import Scalar, Spectrum
+from aion.observations import Observation
+from aion.tokenizers import build
+from aion.tokenizers.base import gaussian_nll
+
+KINDS = ["image", "redshift", "spectrum", "vector"]
+MODALITY = {
+    "image": "legacysurvey_image",
+    "redshift": "redshift",
+    "spectrum": "desi_spectrum",
+    "vector": "gaia_bp_coefficients",
+}
+
+
+@pytest.fixture(params=KINDS)
+def pair(request, tokenizers, observations):
+    return tokenizers[request.param].eval(), observations[MODALITY[request.param]]
+
+
+def clone(observation: Observation) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in vars(observation).items() if isinstance(v, torch.Tensor)}
+
+
+def test_ids_are_in_range_and_unmeasured_objects_have_no_token(pair):
+    tokenizer, observation = pair
+    tokens = tokenizer.encode(observation)
+    assert tokens.ids[tokens.valid].min() >= 0
+    assert tokens.ids[tokens.valid].max() < tokenizer.size
+    assert torch.equal(tokens.valid.any(1), observation.measured.reshape(len(observation), -1).any(1))
+
+
+def test_one_object_alone_is_the_same_as_in_a_batch(pair):
+    tokenizer, observation = pair
+    together = tokenizer.encode(observation)
+    for i in range(len(observation)):
+        alone = tokenizer.encode(observation[i])
+        assert torch.equal(alone.ids[0], together.ids[i])
+        assert torch.equal(alone.valid[0], together.valid[i])
+
+
+def test_order_of_objects_does_not_matter(pair):
+    tokenizer, observation = pair
+    order = torch.tensor([3, 5, 0, 2, 1, 4])
+    assert torch.equal(tokenizer.encode(observation[order]).ids, tokenizer.encode(observation).ids[order])
+
+
+def test_nothing_of_the_callers_is_written_to(pair):
+    tokenizer, observation = pair
+    before = clone(observation)
+    tokenizer.decode(tokenizer.encode(observation), like=observation)
+    tokenizer.loss(observation)
+    for key, value in before.items():
+        assert torch.equal(value.nan_to_num(), getattr(observation, key).nan_to_num())
+
+
+def test_decoded_observations_have_the_grid_asked_for(pair):
+    tokenizer, observation = pair
+    decoded = tokenizer.decode(tokenizer.encode(observation), like=observation)
+    assert type(decoded) is type(observation)
+    assert decoded.measured.shape == observation.measured.shape
+    assert torch.equal(decoded.measured.reshape(len(decoded), -1).any(1), observation.measured.reshape(len(observation), -1).any(1))
+
+
+def test_config_is_json_and_builds_the_same_tokenizer(pair):
+    tokenizer, observation = pair
+    twin = build(json.loads(json.dumps(tokenizer.config)))
+    twin.load_state_dict(tokenizer.state_dict())
+    assert torch.equal(twin.encode(observation).ids, tokenizer.encode(observation).ids)
+    assert twin.size == tokenizer.size
+
+
+def test_gradients_reach_every_parameter(pair):
+    tokenizer, observation = pair
+    if parameters := dict(tokenizer.named_parameters()):
+        tokenizer.loss(observation, torch.Generator().manual_seed(0))["loss"].backward()
+        assert not [name for name, p in parameters.items() if p.grad is None or p.grad.abs().sum() == 0]
+
+
+def test_loss_is_finite_and_named(pair):
+    tokenizer, observation = pair
+    assert torch.isfinite(tokenizer.loss(observation)["loss"])
+
+
+def test_codebook_has_a_different_vector_for_each_id(pair):
+    tokenizer, _ = pair
+    book = tokenizer.codebook()
+    assert book.shape[0] == tokenizer.size
+    assert len(book.unique(dim=0)) == tokenizer.size
+
+
+def test_description_names_the_kind_of_observation(pair):
+    tokenizer, observation = pair
+    assert tokenizer.describe().startswith(type(observation).__name__)
+
+
+def test_another_kind_of_observation_is_refused(pair):
+    tokenizer, observation = pair
+    other = Scalar([1.0]) if isinstance(observation, Spectrum) else Spectrum([[1.0]], [[1.0]], [[5000.0]])
+    with pytest.raises(TypeError, match=f"wanted {type(observation).__name__}, given {type(other).__name__}"):
+        tokenizer.encode(other)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"kind": "spectrm"}, "unknown kind of tokenizer 'spectrm'; known: image, scalar, spectrum"),
+        ({"kind": "scalar", "binz": 3}, "scalar tokenizer: .*binz"),
+    ],
+)
+def test_bad_configurations_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+def test_gaussian_nll_is_the_likelihood_ratio():
+    residual, ivar, error = torch.tensor([0.3, -2.0, 5.0]), torch.tensor([4.0, 1.0, 0.0]), torch.tensor([0.5, 1.0, 2.0])
+    measured = ivar > 0
+    pixel = torch.distributions.Normal(torch.zeros(2), (1 / ivar[measured] + error[measured] ** 2).sqrt())
+    perfect = torch.distributions.Normal(torch.zeros(2), ivar[measured].rsqrt())
+    expected = perfect.log_prob(torch.zeros(2)) - pixel.log_prob(residual[measured])
+    torch.testing.assert_close(gaussian_nll(residual, ivar, error), torch.cat([expected, torch.zeros(1)]))

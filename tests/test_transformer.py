@@ -1,0 +1,108 @@
+"""The transformer: invariances, gradients, losses."""
+
+import pytest
+import torch
+
+from aion.masking import BudgetMasking
+from aion.tokens import TokenSequence
+from aion.transformer import Transformer
+
+
+@pytest.fixture
+def sequence(tiny_model, observations):
+    return tiny_model.tokenize(observations)
+
+
+@pytest.fixture
+def batch(tiny_model, sequence, generator):
+    return BudgetMasking(tiny_model.vocabulary, input_budget=30, target_budget=30)(sequence, generator)
+
+
+def test_padding_does_not_change_the_result(tiny_model, sequence):
+    pad = {k: torch.nn.functional.pad(v, (0, 0, 0, 9) if v.ndim == 3 else (0, 9)) for k, v in vars(sequence).items()}
+    longer = TokenSequence(**pad)
+    expected = tiny_model.transformer.encode(sequence)
+    given = tiny_model.transformer.encode(longer)[:, : sequence.ids.shape[1]]
+    torch.testing.assert_close(given[sequence.valid], expected[sequence.valid], atol=1e-5, rtol=1e-5)
+
+
+def test_order_of_tokens_does_not_matter(tiny_model, sequence):
+    one = sequence[:1].select(sequence[:1].valid)
+    order = torch.randperm(one.ids.shape[1])
+    shuffled = TokenSequence(**{k: v[:, order] for k, v in vars(one).items()})
+    torch.testing.assert_close(
+        tiny_model.transformer.encode(shuffled), tiny_model.transformer.encode(one)[:, order], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("layer", ["context", "encoder"])
+def test_position_and_id_and_modality_matter(tiny_model, sequence, layer):
+    base = tiny_model.transformer.encode(sequence, layer)
+    for change in ({"position": sequence.position + 1}, {"ids": (sequence.ids + 1) % 20}):
+        assert not torch.allclose(tiny_model.transformer.encode(TokenSequence(**{**vars(sequence), **change}), layer), base)
+
+
+def test_predictions_of_one_modality_do_not_depend_on_others_asked_for(tiny_model, batch):
+    visible, target = batch
+    context = tiny_model.transformer.encode(visible)
+    together = tiny_model.transformer.decode(context, visible.valid, target)
+    for index in target.modality[target.valid].unique():
+        alone = target.select(target.modality == index)
+        hidden = tiny_model.transformer.decode(context, visible.valid, alone)
+        chosen = target.valid & (target.modality == index)
+        torch.testing.assert_close(hidden[alone.valid], together[chosen], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_every_parameter(tiny_model, batch):
+    tiny_model.transformer.loss(batch)["loss"].backward()
+    silent = [n for n, p in tiny_model.transformer.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert not silent
+
+
+def test_loss_is_the_mean_cross_entropy_over_modalities(tiny_model, batch):
+    terms = tiny_model.transformer.loss(batch)
+    visible, target = batch
+    hidden = tiny_model.transformer.decode(tiny_model.transformer.encode(visible), visible.valid, target)
+    logits = hidden @ tiny_model.transformer.head.T
+    for name in terms.keys() - {"loss"}:
+        low, high = tiny_model.vocabulary.ranges[name]
+        chosen = target.valid & (target.modality == tiny_model.vocabulary.index(name))
+        log_p = logits[chosen][:, low:high].log_softmax(-1)
+        expected = -log_p.gather(1, (target.ids[chosen] - low)[:, None]).mean()
+        torch.testing.assert_close(terms[name], expected)
+    torch.testing.assert_close(terms["loss"], torch.stack([terms[n] for n in terms.keys() - {"loss"}]).mean())
+
+
+def test_smoothing_spreads_the_target_over_neighbouring_ids():
+    smooth = Transformer({"z": 50}, dim=16, heads=2, encoder_depth=1, decoder_depth=1, smoothing={"z": 2.0})
+    logits = torch.full((1, 50), -20.0)
+    logits[0, 24] = 0.0
+    near = smooth._cross_entropy("z", logits, torch.tensor([25]))
+    far = smooth._cross_entropy("z", logits, torch.tensor([40]))
+    assert near < 0.85 * far
+
+
+def test_similar_codes_start_near_each_other(tiny_model, generator):
+    book = torch.linspace(-1, 1, 32)[:, None]
+    tiny_model.transformer.embed_codebook("redshift", book, generator)
+    low, high = tiny_model.vocabulary.ranges["redshift"]
+    weight = tiny_model.transformer.token_embedding.weight[low:high]
+    distance = torch.cdist(weight, weight)
+    assert distance[0, 1:4].mean() < 0.7 * distance[0, -4:].mean()
+
+
+def test_same_generator_same_parameters():
+    models = []
+    for _ in range(2):
+        model = Transformer({"z": 5}, dim=8, heads=2, encoder_depth=1, decoder_depth=1)
+        model.reset_parameters(torch.Generator().manual_seed(3))
+        models.append(model.state_dict())
+    assert all(torch.equal(models[0][k], models[1][k]) for k in models[0])
+
+
+def test_bad_requests_are_refused(tiny_model, sequence):
+    with pytest.raises(ValueError, match="layer must be 'context' or 'encoder', given 'last'"):
+        tiny_model.transformer.encode(sequence, "last")
+    nothing = sequence.select(torch.zeros_like(sequence.valid))
+    with pytest.raises(ValueError, match="no target in the whole batch"):
+        tiny_model.transformer.loss((sequence, nothing))
