@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from torch import Tensor, nn
 
+from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock2d
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
@@ -60,9 +61,11 @@ class ImageTokenizer(Tokenizer):
         self.quantizer = FSQ(levels)
         self.stem = nn.Conv2d(channels, width, patch, stride=patch, bias=False)
         self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.latent_norm = layer_norm(width)
         self.to_latent = nn.Linear(width, len(levels))
         self.from_latent = nn.Linear(len(levels), width)
         self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.pixels_norm = layer_norm(width)
         self.to_pixels = nn.Linear(width, channels * (patch**2 + 1))
 
     @property
@@ -181,7 +184,7 @@ class ImageTokenizer(Tokenizer):
         x = self.stem(compressed) * gain
         for block in self.encoder:
             x = block(x, mask)
-        return self.to_latent(x.movedim(1, -1)).movedim(-1, 1), measured[:, 0]
+        return self.to_latent(self.latent_norm(x.movedim(1, -1))).movedim(-1, 1), measured[:, 0]
 
     def _decode(self, values: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
         """Turns code values `(B, d, h, w)` into flux and its error `(B, C, H, W)` in nanomaggy."""
@@ -189,7 +192,7 @@ class ImageTokenizer(Tokenizer):
         x = self.from_latent(values.movedim(1, -1)).movedim(-1, 1) * mask
         for block in self.decoder:
             x = block(x, mask)
-        out = self.to_pixels(x.movedim(1, -1)).movedim(-1, 1).unflatten(1, (len(self.bands), -1))
+        out = self.to_pixels(self.pixels_norm(x.movedim(1, -1))).movedim(-1, 1).unflatten(1, (len(self.bands), -1))
         softening = self.softening[:, None, None]
         pixels = F.pixel_shuffle(out[:, :, :-1].flatten(1, 2), self.patch)
         error = out[:, :, -1].clamp(-7, 7).exp().repeat_interleave(self.patch, -1).repeat_interleave(self.patch, -2)

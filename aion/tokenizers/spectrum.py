@@ -23,6 +23,7 @@ import torch
 
 from torch import Tensor, nn
 
+from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock1d
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
@@ -76,9 +77,11 @@ class SpectrumTokenizer(Tokenizer):
         self.stem = nn.Conv1d(3, 32, 5, padding=2)
         self.patch = nn.Conv1d(32, width, cells, stride=cells)
         self.encoder = nn.ModuleList(ConvBlock1d(width) for _ in range(depth))
+        self.latent_norm = layer_norm(width)
         self.to_latent = nn.Linear(width, len(levels))
         self.from_latent = nn.Linear(len(levels), width)
         self.decoder = nn.ModuleList(ConvBlock1d(width) for _ in range(depth))
+        self.cells_norm = layer_norm(width)
         self.to_cells = nn.Linear(width, cells + 1)
 
     @property
@@ -178,7 +181,7 @@ class SpectrumTokenizer(Tokenizer):
         x = self.patch(nn.functional.gelu(self.stem(cells))) * mask
         for block in self.encoder:
             x = block(x, mask)
-        return self.to_latent(x.movedim(1, -1)), measured, scale_ids
+        return self.to_latent(self.latent_norm(x.movedim(1, -1))), measured, scale_ids
 
     def _decode(self, values: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
         """Turns code values `(B, R, d)` into cells `(B, R * cells)` and an error `(B, R)`, in units of the flux scale."""
@@ -186,7 +189,7 @@ class SpectrumTokenizer(Tokenizer):
         x = self.from_latent(values).movedim(-1, 1) * mask
         for block in self.decoder:
             x = block(x, mask)
-        out = self.to_cells(x.movedim(1, -1))
+        out = self.to_cells(self.cells_norm(x.movedim(1, -1)))
         return out[..., :-1].clamp(-8, 8).sinh().flatten(1), (out[..., -1] - 2).clamp(-7, 4).exp()
 
     def _nodes(self, wavelength: Tensor) -> tuple[Tensor, Tensor]:
