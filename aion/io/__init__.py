@@ -1,0 +1,35 @@
+"""Reads what surveys publish into observations, and writes embeddings: the one place that knows files and units.
+
+    >>> import aion.io
+    >>> spectrum = aion.io.read(aion.io.samples()["desi-galaxy"])["desi_spectrum"]
+    >>> spectrum.flux.shape
+    torch.Size([1, 7958])
+
+Files go through `read`, tables through `from_table`, quantities and specutils objects through the bridges named after
+them. Astropy and pyarrow are loaded when they are first needed.
+"""
+
+__all__ = [
+    "Embeddings",
+    "FORMATS",
+    "air_to_vacuum",
+    "from_quantity",
+    "from_specutils",
+    "from_table",
+    "identify",
+    "object_ids",
+    "read",
+    "read_embeddings",
+    "read_redshift",
+    "samples",
+    "to_quantity",
+    "to_specutils",
+    "vacuum_to_air",
+    "write_embeddings",
+]
+
+from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
+from aion.io.quantities import from_quantity, from_specutils, to_quantity, to_specutils
+from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
+from aion.io.tables import from_table
+from aion.io.units import air_to_vacuum, vacuum_to_air

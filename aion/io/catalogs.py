@@ -1,0 +1,115 @@
+"""Reads catalogues: redshifts of redrock, and photometry and shapes of the Legacy Surveys (Tractor, sweeps)."""
+
+__all__ = [
+    "is_redrock",
+    "is_tractor",
+    "read_redrock",
+    "read_tractor",
+    "redrock_ids",
+    "redrock_redshift",
+    "tractor_ids",
+]
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aion.io.fits import FitsFile, row_names
+from aion.io.tables import column, column_names
+from aion.observations import Observation, Scalar
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+_BANDS = ("g", "r", "i", "z", "w1", "w2", "w3", "w4")
+# Column of the catalogue -> modality.
+_PLAIN = {"ebv": "legacysurvey_ebv", "ra": "ra", "dec": "dec"}
+_SHAPES = ("shape_r", "shape_e1", "shape_e2")
+
+
+def is_redrock(file: object) -> bool:
+    """Tells a redrock file by its table REDSHIFTS."""
+    return isinstance(file, FitsFile) and "REDSHIFTS" in file.names and "z" in file.columns("REDSHIFTS")
+
+
+def read_redrock(file: FitsFile) -> dict[str, Observation]:
+    """Reads the best redshift of every target. Those with a warning (ZWARN) are given as they are."""
+    return {"redshift": Scalar(_finite(redrock_redshift(file)))}
+
+
+def redrock_redshift(file: FitsFile) -> np.ndarray:
+    """Reads the best redshift of every target."""
+    return file.column("REDSHIFTS", "Z")
+
+
+def redrock_ids(file: FitsFile, name: str) -> list[str]:
+    """Returns the TARGETIDs."""
+    if "targetid" in file.columns("REDSHIFTS"):
+        return [str(i) for i in file.column("REDSHIFTS", "TARGETID")]
+    return row_names(name, file.shape("REDSHIFTS"))
+
+
+def is_tractor(file: object) -> bool:
+    """Tells a Tractor or sweep catalogue: positions, and a flux of the Legacy Surveys with its inverse variance."""
+    names = set(column_names(file))
+    return {"ra", "dec"} <= names and any({f"flux_{b}", f"flux_ivar_{b}"} <= names for b in _BANDS)
+
+
+def read_tractor(file: "FitsFile | Table") -> dict[str, Observation]:
+    """Reads rows of a Tractor or sweep catalogue.
+
+    Given are those columns that the catalogue has: fluxes in nanomaggy as observed (not corrected for Galactic dust),
+    NaN where the inverse variance is 0; E(B-V) in magnitudes; half-light radius in arcsec and the two components of
+    the ellipticity (0 for a point source); position in ICRS degrees.
+
+    Raises:
+        ValueError: if there is a flux without its inverse variance, or no flux at all.
+
+    References:
+        Overview of the DESI Legacy Imaging Surveys (Dey et al., 2019), arXiv:1804.08657
+    """
+    names, result = column_names(file), {}
+    for band in _BANDS:
+        if f"flux_{band}" in names:
+            flux, ivar = column(file, f"flux_{band}"), column(file, f"flux_ivar_{band}")
+            measured = np.isfinite(ivar) & (ivar > 0)
+            result[f"legacysurvey_flux_{band}"] = Scalar(_finite(np.where(measured, flux, np.nan)))
+    if not result:
+        msg = f"it has no flux of the Legacy Surveys; wanted columns such as {'flux_' + _BANDS[0]!r}"
+        raise ValueError(msg)
+    for name, modality in _PLAIN.items():
+        if name in names:
+            result[modality] = Scalar(_finite(column(file, name)))
+    return {**result, **{f"legacysurvey_{name}": Scalar(value) for name, value in _shapes(file, names).items()}}
+
+
+def _shapes(file: "FitsFile | Table", names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Reads the shapes; catalogues before the ninth release have one column per profile, chosen by TYPE.
+
+    A composite of two profiles has no single shape: NaN.
+    """
+    if set(_SHAPES) <= set(names):
+        return {name: _finite(column(file, name)) for name in _SHAPES}
+    old = {p: [name.replace("shape", f"shape{p}") for name in _SHAPES] for p in ("dev", "exp")}
+    if not {"type", *old["dev"], *old["exp"]} <= set(names):
+        return {}
+    kind = np.char.strip(column(file, "type").astype(str))
+    result = {}
+    for name, dev, exp in zip(_SHAPES, old["dev"], old["exp"], strict=True):
+        value = np.where(kind == "DEV", column(file, dev), column(file, exp))
+        result[name] = _finite(np.where(np.isin(kind, ("COMP", "DUP")), np.nan, value))
+    return result
+
+
+def tractor_ids(file: "FitsFile | Table", name: str) -> list[str]:
+    """Returns RELEASE-BRICKID-OBJID, which is unique, or the file's name and the row."""
+    parts = ("release", "brickid", "objid")
+    if set(parts) <= set(column_names(file)):
+        return ["-".join(map(str, row)) for row in zip(*(column(file, p) for p in parts), strict=True)]
+    return row_names(name, (len(column(file, "ra")),))
+
+
+def _finite(value: np.ndarray) -> np.ndarray:
+    """Makes everything that is not a finite number NaN, "not measured"."""
+    value = np.asarray(value, dtype=np.float64)
+    return np.where(np.isfinite(value), value, np.nan)

@@ -1,0 +1,335 @@
+r"""Converts quantities to the units of `aion` and back: the one border that every reader and bridge crosses.
+
+Flux densities per frequency become flux densities per wavelength pixel by pixel, \(f_\lambda = f_\nu c / \lambda^2\);
+the conversion is linear in the flux, so a standard deviation is scaled by the same factor and an inverse variance by
+its inverse square. Spectral axes of any kind (nm, micron, Hz, eV) become vacuum wavelengths in Angstrom, sorted.
+"""
+
+__all__ = ["assemble", "canonical", "estimate_ivar", "from_quantity", "from_specutils", "to_quantity", "to_specutils"]
+
+import warnings
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aion.io.units import FLUX_UNIT, air_to_vacuum, check_medium, parse_unit
+from aion.observations import Spectrum
+
+if TYPE_CHECKING:
+    from astropy.units import Quantity, UnitBase
+
+# What the unit of the flux is raised to in the unit of its noise.
+_POWERS = {"std": 1, "var": 2, "ivar": -2}
+
+
+def estimate_ivar(flux: np.ndarray, pixels: int = 100) -> np.ndarray:
+    """Estimates the inverse variance from the scatter between neighbouring pixels, for data without errors.
+
+    The scatter is the median absolute second difference in pieces of the last axis, scaled to a normal distribution:
+    smooth structure and up to half of the pixels with lines do not enter. Correlated noise is underestimated.
+
+    Where they do not scatter (a gap filled with a constant) the ivar is 0.
+
+    Raises:
+        ValueError: if neighbouring pixels of one spectrum do not scatter anywhere.
+    """
+    flux = np.asarray(flux, dtype=np.float64)
+    ivar = np.zeros_like(flux)
+    for part in np.array_split(np.arange(flux.shape[-1]), max(1, flux.shape[-1] // pixels)):
+        second = np.abs(np.diff(flux[..., part], n=2, axis=-1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # nothing but NaN: the median is NaN, which is right
+            scatter = np.nanmedian(second, axis=-1, keepdims=True) / (0.6745 * np.sqrt(6.0))
+        ivar[..., part] = np.divide(1.0, scatter**2, out=np.zeros_like(scatter), where=scatter > 0)
+    if not (ivar > 0).any(axis=-1).all():
+        msg = "ivar='estimate': neighbouring pixels do not scatter, so there is no noise to estimate: give the errors"
+        raise ValueError(msg)
+    return ivar
+
+
+def assemble(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, bad: np.ndarray | None = None) -> Spectrum:
+    """Builds a `Spectrum` of arrays that are in canonical units already, one object `(L,)` or a batch `(B, L)`.
+
+    Pixels are sorted by wavelength (stable: of equal neighbours the first stays first); nothing is dropped. A pixel
+    that is bad, or not finite in flux, ivar or wavelength, gets ivar 0. The arrays given are not written to.
+
+    Raises:
+        ValueError: for shapes that disagree, or negative ivar.
+    """
+    flux, ivar = (np.atleast_2d(np.array(value, dtype=np.float64)) for value in (flux, ivar))
+    wavelength = np.atleast_2d(np.array(wavelength, dtype=np.float64))
+    if flux.ndim != 2 or ivar.shape != flux.shape or wavelength.shape not in {flux.shape, (1, flux.shape[1])}:
+        msg = (
+            "wanted flux and ivar of one shape (L,) or (B, L) and wavelength (L,) or like flux, given "
+            f"{flux.shape}, {ivar.shape} and {wavelength.shape}"
+        )
+        raise ValueError(msg)
+    lost = ~np.isfinite(wavelength) | (wavelength <= 0)
+    measured = np.isfinite(flux) & np.isfinite(ivar) & ~lost
+    if bad is not None:
+        measured &= ~np.atleast_2d(np.asarray(bad, dtype=bool))
+    if lost.any():
+        known = np.where(lost, -np.inf, wavelength).max(axis=1, keepdims=True)
+        wavelength = np.where(lost, known, wavelength)
+    wavelength = wavelength.astype(np.float32)  # before sorting: pixels that end up equal keep their order
+    order = np.argsort(wavelength, axis=1, kind="stable")
+    wavelength = np.take_along_axis(wavelength, order, axis=1)
+    order = np.broadcast_to(order, flux.shape)
+    flux = np.take_along_axis(np.where(measured, flux, 0.0), order, axis=1)
+    ivar = np.take_along_axis(np.where(measured, ivar, 0.0), order, axis=1)
+    return Spectrum(flux=flux, ivar=ivar, wavelength=np.broadcast_to(wavelength, flux.shape))
+
+
+def from_quantity(
+    flux: "Quantity",
+    wavelength: "Quantity",
+    ivar: "Quantity | str | None" = None,
+    *,
+    uncertainty: object = None,
+    mask: np.ndarray | None = None,
+    medium: str = "vacuum",
+) -> Spectrum:
+    """Converts quantities to a `Spectrum`.
+
+    Arguments:
+        flux: flux density per wavelength or per frequency, with shape `(L,)` or `(B, L)`.
+        wavelength: spectral axis in any spectral unit, `(L,)` or like flux, in any order.
+        ivar: inverse variance of the flux, or `"estimate"` to take the scatter between neighbouring pixels.
+        uncertainty: instead of ivar: a quantity with the unit of the flux (standard deviation), of its square
+            (variance) or its inverse square, or an astropy `NDUncertainty`. 0 means "not measured".
+        mask: True (or non-zero) for a bad pixel. NaN, infinity and masked quantities count as bad as well.
+        medium: "vacuum" or "air", what the wavelengths are measured in.
+
+    Raises:
+        TypeError: for an array without a unit.
+        ValueError: for another kind of unit, neither or both of ivar and uncertainty, or shapes that disagree.
+    """
+    from astropy import units
+
+    (flux, bad), (wavelength, lost) = _quantity("flux", flux), _quantity("wavelength", wavelength)
+    noise = ivar if uncertainty is None else uncertainty
+    _check_shapes(flux, wavelength, 0.0 if isinstance(noise, str) else noise, mask)
+    mask = np.any(np.broadcast_arrays(*(False if m is None else m for m in (mask, bad, lost)), flux.value)[:3], axis=0)
+    try:
+        angstrom = wavelength.to_value(units.AA, units.spectral())
+    except units.UnitConversionError:
+        msg = f"wavelength: wanted a spectral unit such as Angstrom, nm, um, Hz or eV, given {str(wavelength.unit)!r}"
+        raise ValueError(msg) from None
+    if check_medium(medium) == "air":
+        angstrom = air_to_vacuum(angstrom)
+    if (factor := _factor(flux.unit, angstrom)) is None:
+        msg = f"flux: wanted a flux density such as {FLUX_UNIT!r} or Jy, given the unit {str(flux.unit)!r}"
+        raise ValueError(msg)
+    value = np.asarray(flux.value, dtype=np.float64) * factor
+    if (ivar is None) == (uncertainty is None):
+        msg = "wanted one of ivar= and uncertainty=, given " + (
+            'neither: without errors give ivar="estimate" to take the scatter between pixels'
+            if ivar is None
+            else "both"
+        )
+        raise ValueError(msg)
+    if isinstance(ivar, str):
+        if ivar != "estimate":
+            msg = f'ivar: wanted a quantity or "estimate", given {ivar!r}'
+            raise ValueError(msg)
+        sorted_ = assemble(value, np.ones_like(value), angstrom, mask)
+        measured = sorted_.measured.numpy()
+        ivar = estimate_ivar(np.where(measured, sorted_.flux.numpy(), np.nan))
+        return Spectrum(flux=sorted_.flux, ivar=np.where(measured, ivar, 0.0), wavelength=sorted_.wavelength)
+    noise = _ivar(noise, flux.unit, angstrom)
+    return assemble(value, np.broadcast_to(noise, value.shape), angstrom, mask)
+
+
+def canonical(
+    flux: np.ndarray,
+    wavelength: np.ndarray,
+    noise: np.ndarray | str,
+    unit: str | None,
+    kind: str = "ivar",
+    bad: np.ndarray | None = None,
+    medium: str | None = None,
+    wavelength_unit: str = "Angstrom",
+) -> Spectrum:
+    """Converts bare arrays as files hold them to a `Spectrum`.
+
+    Arguments:
+        flux: flux density, with shape `(L,)` or `(B, L)`.
+        wavelength: `(L,)` or like flux.
+        noise: like flux, in the unit of the flux, its square or its inverse square as its kind says; or "estimate".
+        unit: unit of the flux; None for 1e-17 erg/s/cm2/Angstrom.
+        kind: "std", "var" or "ivar".
+        bad: True for a bad pixel.
+        medium: "air" or "vacuum"; None for vacuum.
+        wavelength_unit: unit of the wavelengths.
+    """
+    unit = parse_unit(unit or FLUX_UNIT)
+    estimated = isinstance(noise, str)
+    return from_quantity(
+        np.asarray(flux, dtype=np.float64) << unit,
+        np.asarray(wavelength, dtype=np.float64) << parse_unit(wavelength_unit),
+        noise if estimated else None,
+        uncertainty=None if estimated else np.asarray(noise, dtype=np.float64) << unit ** _POWERS[kind],
+        mask=bad,
+        medium=medium or "vacuum",
+    )
+
+
+def to_quantity(spectrum: Spectrum) -> "tuple[Quantity, Quantity, Quantity]":
+    """Converts a `Spectrum` to quantities (flux, wavelength, ivar) of shape `(B, L)` that share no memory with it.
+
+    `from_quantity(*to_quantity(spectrum))` gives the spectrum back.
+    """
+    from astropy import units
+
+    unit = units.Unit(FLUX_UNIT)
+    flux, wavelength, ivar = (
+        np.array(value.detach().cpu().numpy()) for value in (spectrum.flux, spectrum.wavelength, spectrum.ivar)
+    )
+    return flux << unit, wavelength << units.AA, ivar << unit**-2
+
+
+def from_specutils(spectrum: object, *, ivar: "Quantity | str | None" = None, medium: str = "vacuum") -> Spectrum:
+    """Converts a `specutils.Spectrum` (or anything like it), or an iterable of them, to a `Spectrum`.
+
+    Read are `.flux`, `.spectral_axis`, `.uncertainty` (standard deviation, variance or inverse variance) and `.mask`
+    (True for a bad pixel); specutils itself is not needed. Spectra of an iterable are stacked, each on its own grid.
+
+    Arguments:
+        spectrum: with a flux of shape `(L,)` or `(B, L)`.
+        ivar: for a spectrum without uncertainty: its inverse variance, or `"estimate"`.
+        medium: "vacuum" or "air", what the wavelengths are measured in.
+
+    Raises:
+        TypeError: for an object without flux and spectral axis.
+        ValueError: as `from_quantity`.
+    """
+    if not hasattr(spectrum, "flux") or not hasattr(spectrum, "spectral_axis"):
+        if not isinstance(spectrum, Iterable):
+            msg = f"wanted an object with .flux and .spectral_axis, given {type(spectrum).__name__}"
+            raise TypeError(msg)
+        return Spectrum.stack([from_specutils(one, ivar=ivar, medium=medium) for one in spectrum])
+    uncertainty = getattr(spectrum, "uncertainty", None)
+    return from_quantity(
+        spectrum.flux,
+        spectrum.spectral_axis,
+        ivar if uncertainty is None else None,
+        uncertainty=uncertainty,
+        mask=getattr(spectrum, "mask", None),
+        medium=medium,
+    )
+
+
+def to_specutils(spectrum: Spectrum) -> list:
+    """Converts a `Spectrum` to a list of `specutils.Spectrum`, one per object.
+
+    Unmeasured pixels are masked, padding at the red end is dropped. Equal wavelengths, which specutils refuses, are
+    told apart by the smallest step that a number can make; `from_specutils` makes them equal again.
+
+    Raises:
+        ImportError: without specutils.
+    """
+    try:
+        import specutils
+    except ImportError as error:
+        msg = 'to_specutils needs specutils: pip install "aion-toolkit[specutils]"'
+        raise ImportError(msg) from error
+    from astropy.nddata import InverseVariance
+
+    container = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D  # the name before specutils 2
+    result = []
+    for flux, wavelength, ivar in zip(*to_quantity(spectrum), strict=True):
+        angstrom = wavelength.value.astype(np.float64)
+        padded = (ivar.value == 0) & (angstrom == angstrom[-1])
+        keep = slice(0, max(len(padded) - int(np.argmin(padded[::-1])), 1) if not padded.all() else 1)
+        result.append(
+            container(
+                flux=flux[keep],
+                spectral_axis=_strictly_increasing(angstrom[keep]) << wavelength.unit,
+                uncertainty=InverseVariance(ivar[keep]),
+                mask=ivar[keep].value == 0,
+            )
+        )
+    return result
+
+
+def _strictly_increasing(values: np.ndarray) -> np.ndarray:
+    """Moves equal neighbours apart by single steps of float64, which float32 does not see."""
+    values = values.copy()
+    for i in np.flatnonzero(np.diff(values) <= 0):
+        values[i + 1] = np.nextafter(values[i], np.inf)
+    return values
+
+
+def _quantity(name: str, value: object) -> "tuple[Quantity, np.ndarray | None]":
+    """Returns a plain quantity and its mask, if it has one."""
+    from astropy import units
+
+    mask = None
+    if hasattr(value, "unmasked"):
+        value, mask = value.unmasked, np.asarray(value.mask)
+    if getattr(value, "unit", None) is None:
+        msg = (
+            f"{name} has no unit: multiply it by one, as in {name} * astropy.units.Unit(...); values that are in the "
+            "units of aion already go into aion.Spectrum"
+        )
+        raise TypeError(msg)
+    return units.Quantity(value), mask
+
+
+def _check_shapes(flux: "Quantity", wavelength: "Quantity", noise: object, mask: object) -> None:
+    """Refuses shapes that would be broadcast into nonsense; one number of noise for all pixels is fine."""
+    given = {"wavelength": wavelength.shape, "ivar": np.shape(getattr(noise, "array", noise)), "mask": np.shape(mask)}
+    wanted = {"wavelength": {flux.shape[-1:], flux.shape}, "ivar": {(), flux.shape}, "mask": {(), flux.shape}}
+    for name, shape in given.items():
+        if flux.ndim not in {1, 2} or shape not in wanted[name]:
+            msg = f"flux must be (L,) or (B, L), given {flux.shape}; {name} has the shape {shape}"
+            raise ValueError(msg)
+
+
+def _factor(unit: "UnitBase", angstrom: np.ndarray) -> "np.ndarray | float | None":
+    """Returns what turns a value in `unit` into `FLUX_UNIT`, per pixel if it depends on wavelength; None if nothing."""
+    from astropy import units
+
+    if not isinstance(unit, units.UnitBase):
+        return None  # magnitudes are no linear unit
+    target = units.Unit(FLUX_UNIT)
+    try:
+        return 1.0 if unit == target else unit.to(target)
+    except units.UnitConversionError:
+        pass
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return units.Quantity(np.ones_like(angstrom), unit).to_value(
+                target, units.spectral_density(angstrom * units.AA)
+            )
+    except (units.UnitConversionError, TypeError):
+        return None
+
+
+def _ivar(uncertainty: object, flux_unit: "UnitBase", angstrom: np.ndarray) -> np.ndarray:
+    """Returns the inverse variance in canonical units of a quantity or an `NDUncertainty`; 0 where that is not finite.
+
+    A negative standard deviation or variance gives a negative ivar, which `Spectrum` refuses.
+    """
+    powers = _POWERS
+    kind = getattr(uncertainty, "uncertainty_type", None)
+    if kind is not None:
+        if kind not in powers:
+            msg = f"uncertainty: wanted one of {', '.join(sorted(powers))}, given the type {kind!r}"
+            raise ValueError(msg)
+        unit = uncertainty.unit if uncertainty.unit is not None else flux_unit ** powers[kind]
+        value, powers = np.asarray(uncertainty.array, dtype=np.float64), {kind: powers[kind]}
+    else:
+        quantity, mask = _quantity("ivar", uncertainty)
+        unit, value = quantity.unit, np.asarray(quantity.value, dtype=np.float64)
+        value = value if mask is None else np.where(mask, np.nan, value)
+    for power in powers.values():
+        if (factor := _factor(unit ** (1 / power), angstrom)) is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ivar = value if power == -2 else np.sign(value) * np.abs(value) ** (-2 / power)
+                ivar = ivar * np.asarray(factor, dtype=np.float64) ** -2
+            return np.where(np.isfinite(ivar), ivar, 0.0)
+    msg = f"ivar: wanted the unit {str(flux_unit)!r}, its square or its inverse square, given {str(unit)!r}"
+    raise ValueError(msg)
