@@ -15,7 +15,10 @@ best where both exist, scaled to agree at the seam; each star by a mixture of th
 __all__ = ["main"]
 
 import argparse
+import ast
+import json
 import warnings
+import zipfile
 
 from pathlib import Path
 
@@ -24,6 +27,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 from safetensors.numpy import save_file
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d, median_filter
 from scipy.optimize import nnls
 
@@ -284,6 +288,82 @@ def noise(data):
     return out
 
 
+def xp_design(folder, model, low, high):
+    """Returns wavelengths (nm) and what each of 55 coefficients adds there, in electrons/s and in W/m2/nm.
+
+    The bases are Hermite functions of the pseudo-wavelength, mixed by two matrices; see the external calibration of
+    the Gaia DR3 spectra, Montegriffo et al. 2023, arXiv:2206.06205.
+    """
+    table = Table.read(folder / f"{model}_bases.csv", format="ascii.csv")[0]
+    inverse, transformation = (
+        np.array(ast.literal_eval(table[key])).reshape(55, -1)
+        for key in ("inverseBasesCoefficients", "transformationMatrix")
+    )
+    dispersion, response = (
+        np.loadtxt(folder / f"{model}_{kind}.csv", delimiter=",") for kind in ("dispersion", "response")
+    )
+    wavelength = np.arange(low, high + 1, 2.0)
+    through = CubicSpline(*response)(wavelength)
+    used = through > 1e-3 * through.max()
+    wavelength, through = wavelength[used], through[used]
+    scale = (table["normRangeMax"] - table["normRangeMin"]) / (table["pwlRangeMax"] - table["pwlRangeMin"])
+    u = table["normRangeMin"] + scale * (CubicSpline(*dispersion)(wavelength) - table["pwlRangeMin"])
+    hermite = [np.pi**-0.25 * np.exp(-(u**2) / 2)]
+    hermite.append(np.sqrt(2) * u * hermite[0])
+    for n in range(2, inverse.shape[1]):
+        hermite.append(np.sqrt(2 / n) * u * hermite[-1] - np.sqrt((n - 1) / n) * hermite[-2])
+    electrons = transformation @ (inverse @ np.array(hermite))
+    photon = 1e9 * 299792458.0 * 6.62607015e-34 / (0.7278 * through * wavelength)
+    return wavelength, electrons, photon
+
+
+def gaia(data):
+    """Returns the matrices from flux to XP coefficients and the errors of one real source.
+
+    Many coefficients leave no trace in a spectrum of finite resolution, so the least-squares problem is closed by
+    the sizes that coefficients of real spectra have: 0.3 (n + 1)^-1.5 of the first one, with 1 % noise.
+    """
+    archive = next((data / "spectra").glob("gaia_dr3_*_csv.zip"))
+    with zipfile.ZipFile(archive) as file:
+        name = next(n for n in file.namelist() if n.startswith("XP_CONTINUOUS"))
+        real = Table.read(file.read(name).decode(), format="ascii.csv")[0]
+    out = {}
+    for band, model, low, high in (("bp", "bpC03_v375wi", 330, 690), ("rp", "rpC03_v142r", 610, 1060)):
+        wavelength, electrons, photon = xp_design(data / "simulator/gaiaxp_config", model, low, high)
+        order = np.arange(55)
+        size = np.where(order == 0, 10, 0.3 / (order + 1) ** 1.5)
+        noise = 0.01 * np.abs(electrons[0]).max()
+        inverse = np.linalg.solve(electrons @ electrons.T / noise**2 + np.diag(size**-2.0), electrons / noise**2)
+        out[f"xp.{band}.wavelength"] = wavelength * 10
+        out[f"xp.{band}.matrix"] = inverse / photon * 1e-19  # of flux in 1e-17 erg/s/cm2/A
+        out[f"xp.{band}.error"] = np.array(ast.literal_eval(real[f"{band}_coefficient_errors"]))
+        out[f"xp.{band}.level"] = np.array(ast.literal_eval(real[f"{band}_coefficients"]))[:1]
+    return {key: value.astype(np.float32) for key, value in out.items()}
+
+
+def profiles():
+    """Returns the exponential and the de Vaucouleurs profile as round Gaussians: sigma in half-light radii, share."""
+    radius = np.geomspace(1e-3, 12, 4000)
+    area = 2 * np.pi * radius * np.gradient(radius)
+    curves = {
+        "exponential": np.exp(-1.678347 * radius),
+        # cut smoothly at 8 half-light radii, as survey models do
+        "devaucouleurs": np.exp(-7.66925 * radius**0.25) / (1 + np.exp((radius - 7.5) / 0.5)),
+    }
+    out = {}
+    for name, curve in curves.items():
+        sigma = np.geomspace(0.15, 2.3, 6) if name == "exponential" else np.geomspace(0.025, 3.6, 8)
+        design = np.exp(-0.5 * (radius[:, None] / sigma) ** 2) / (2 * np.pi * sigma**2)
+        curve = curve / (curve * area).sum()
+        weight = np.sqrt(area / (curve + 1e-3))
+        share, _ = nnls(design * weight[:, None], curve * weight)
+        share /= share.sum()
+        enclosed = (share * (1 - np.exp(-0.5 * (radius[:, None] / sigma) ** 2))).sum(1)
+        sigma = sigma / np.interp(0.5, enclosed, radius)  # half of the light of the sum lies within 1
+        out[f"profile.{name}"] = np.stack([sigma, share]).astype(np.float32)
+    return out
+
+
 def main():
     """Writes `templates.safetensors` and `instruments.safetensors`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -296,12 +376,13 @@ def main():
         "fine_step": FINE_STEP,
         "wide_start": WIDE_START,
         "wide_step": WIDE_STEP,
-        "bands": ",".join(BANDS),
+        "bands": list(BANDS),
     }
-    metadata = {key: str(value) for key, value in grids.items()}
+    metadata = {"grids": json.dumps(grids)}  # one key: several would be written in random order
     population, fluxes = galaxies(arguments.data)
     templates = population | stars(arguments.data, fluxes)
     instruments = filters(arguments.data) | lines(arguments.data) | noise(arguments.data)
+    instruments |= gaia(arguments.data) | profiles()
     for name, tensors in {"templates": templates, "instruments": instruments}.items():
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         path = arguments.out / f"{name}.safetensors"

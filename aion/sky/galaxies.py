@@ -5,11 +5,12 @@ component and a burst whose share of the light separates quiescent from star-for
 burst (equivalent width of H alpha), the metallicity ([N II], [O III]) or, sometimes, an active nucleus.
 
 References:
-    Stellar population models based on the SDSS-IV MaStar library of stellar spectra, Maraston et al., 2020, arXiv:1911.05748.
+    Stellar population models based on the SDSS-IV MaStar library of stellar spectra, Maraston et al., 2020,
+    arXiv:1911.05748.
     COSMOS photometric redshifts with 30 bands, Ilbert et al., 2009, arXiv:0809.2101.
 """
 
-__all__ = ["LINES", "MAX_REDSHIFT", "galaxy_parameters", "galaxy_source"]
+__all__ = ["MAX_REDSHIFT", "galaxy_parameters", "galaxy_source"]
 
 import math
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
-from aion.sky.source import Source
+from aion.sky.source import LINES, Source
 from aion.sky.templates import FINE_START, FINE_STEP, Templates, calzetti, luminosity_distance
 
 MAX_REDSHIFT = 1.05  # beyond it the templates would end inside the blue end of the spectrographs
@@ -26,33 +27,6 @@ _SIZES = (9, 6)
 _STEP = 2.0**-22  # of the mixing weights, see `Templates`
 _TEMPLATE_SIGMA = 70.0  # km/s, R = 1800 of MaStar
 
-# Lines in the order of `Source.line`; names as in the line list of fastspecfit.
-LINES = (
-    "mgii_2796",
-    "mgii_2803",
-    "nev_3426",
-    "oii_3726",
-    "oii_3729",
-    "neiii_3869",
-    "h6",
-    "hepsilon",
-    "hdelta",
-    "hgamma",
-    "heii_4686",
-    "hbeta",
-    "oiii_4959",
-    "oiii_5007",
-    "hei_5876",
-    "oi_6300",
-    "nii_6548",
-    "halpha",
-    "nii_6584",
-    "sii_6716",
-    "sii_6731",
-    "ariii_7135",
-    "siii_9069",
-    "siii_9532",
-)
 # Balmer lines relative to H alpha for case B at 1e4 K.
 _BALMER = {"halpha": 1.0, "hbeta": 1 / 2.86, "hgamma": 0.1640, "hdelta": 0.0906, "hepsilon": 0.0557, "h6": 0.0368}
 
@@ -94,14 +68,17 @@ def galaxy_parameters(draws: Draws, max_redshift: float) -> dict[str, Tensor]:
     modulus = 5 * torch.log10(luminosity_distance(z)) + 25
     centre = (modulus - 21.0 + 1.2 * z).clamp(15.5, 21.5)
     low, high = torch.full_like(z, 15.0), torch.full_like(z, 22.5)
-    magnitude = _truncated_normal(draws.uniform("galaxy.magnitude"), centre, 1.0, low, high)
+    u = draws.uniform("galaxy.magnitude")
+    # One in five has any magnitude, so that faint dwarfs nearby and bright ones far away are known too.
+    anything = draws.uniform("galaxy.magnitude.kind") < 0.2
+    magnitude = torch.where(anything, low + (high - low) * u, _truncated_normal(u, centre, 1.0, low, high))
     absolute = magnitude - modulus - 0.9 * z
     log_age = burst * young + middle_share * middle + (1 - burst - middle_share) * old
     log_mass = -0.4 * (absolute - 4.65) + 0.62 * log_age - 0.2 + 0.2 * metallicity
     return {
         "redshift": z,
-        "quiet": quiet,
-        "agn": agn,
+        "quiet": quiet.double(),
+        "agn": agn.double(),
         "burst": burst,
         "age.young": young,
         "age.middle": middle,
@@ -156,7 +133,8 @@ def _line_ratios(draws: Draws, p: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the flux of every line relative to H alpha, before dust."""
     x = (p["metallicity"] + 1.35) / 1.7
     n = draws.normal("galaxy.ratios", 8)
-    agn, quiet = p["agn"], p["quiet"] & ~p["agn"]
+    agn = p["agn"] > 0
+    quiet = (p["quiet"] > 0) & ~agn
 
     def power(stars: Tensor | float, nucleus: float, weak: float, scatter: float, k: int) -> Tensor:
         centre = torch.where(agn, nucleus, torch.where(quiet, weak, torch.as_tensor(stars, dtype=x.dtype)))
@@ -194,26 +172,25 @@ def _line_ratios(draws: Draws, p: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _lines(draws: Draws, p: dict[str, Tensor], templates: Templates, fine: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns line fluxes `(B, E)` in observed flux units and the rest equivalent width of H alpha in Angstrom."""
+def _lines(draws: Draws, p: dict[str, Tensor], templates: Templates, fine: Tensor) -> Tensor:
+    """Returns line fluxes `(B, E)` in the flux unit of `fine` times Angstrom, as observed."""
     n = draws.normal("galaxy.width")
     young = 0.5 + 1.7 * p["burst"].clamp(min=0).sqrt() - 0.45 * (p["age.young"] + 2).clamp(min=0) + 0.3 * n
-    log_width = torch.where(p["quiet"], -0.4 + 0.4 * n, young)
-    log_width = torch.where(p["agn"], log_width.clamp(min=0.2) + 0.3, log_width)
+    log_width = torch.where(p["quiet"] > 0, -0.4 + 0.4 * n, young)
+    log_width = torch.where(p["agn"] > 0, log_width.clamp(min=0.2) + 0.3, log_width)
     width = 10**log_width
     pixel = [round((math.log10(w) - FINE_START) / FINE_STEP) for w in (6480.0, 6640.0)]
     continuum = ((fine[:, pixel[0]] + fine[:, pixel[1]]) / 2).to(torch.float64)
     ratio = _line_ratios(draws, p)
-    rest = torch.cat([templates.data[f"line.{name}"] for name in LINES]).to(torch.float64)
-    alpha = templates.data["line.halpha"].to(torch.float64)
+    rest, alpha = templates.lines(LINES), templates.lines(("halpha",))
     # Gas is reddened more than stars: E(B-V) of the stars is 0.44 of that of the gas.
     curve = calzetti(rest) - calzetti(alpha)
     reddening = 10 ** (-0.4 * (p["dust"] / 0.44)[:, None] * curve)
     flux = torch.stack([ratio[name] for name in LINES], 1) * reddening
-    return flux * (width * continuum * (1 + p["redshift"]))[:, None], width
+    return flux * (width * continuum * (1 + p["redshift"]))[:, None]
 
 
-def galaxy_source(draws: Draws, p: dict[str, Tensor], templates: Templates, ebv: Tensor) -> Source:
+def galaxy_source(draws: Draws, p: dict[str, Tensor], templates: Templates) -> Source:
     """Makes the light of galaxies, of arbitrary brightness (see `Source.scaled`)."""
     weight = _weights(p, templates)
     attenuation = [
@@ -225,8 +202,8 @@ def galaxy_source(draws: Draws, p: dict[str, Tensor], templates: Templates, ebv:
     # Warm dust at 12 micron, as bright as spirals have it, follows the burst and what the dust swallowed.
     warm = 10 ** (-2.7 + 0.25 * draws.normal("galaxy.warm")) * p["burst"] * (0.3 + 4 * p["dust"])
     wide = wide + warm.float()[:, None] * templates.data["galaxy.dust"]
-    line, _ = _lines(draws, p, templates, fine)
-    share = draws.uniform("galaxy.gas", 0.45, 1.0) * torch.where(p["agn"], 1.3, 1.0)
+    line = _lines(draws, p, templates, fine)
+    share = draws.uniform("galaxy.gas", 0.45, 1.0) * torch.where(p["agn"] > 0, 1.3, 1.0)
     return Source(
         redshift=p["redshift"],
         fine=fine,
@@ -235,5 +212,5 @@ def galaxy_source(draws: Draws, p: dict[str, Tensor], templates: Templates, ebv:
         line_sigma=(share * p["sigma"]).clamp(35, 350),
         sigma=p["sigma"],
         template_sigma=torch.full_like(p["sigma"], _TEMPLATE_SIGMA),
-        ebv=ebv,
+        ebv=p["ebv"],
     )

@@ -4,7 +4,7 @@ The flux of f in a band is the photon-weighted mean of f over that of a source o
 erg/s/cm2/Hz); a source of constant f_nu has therefore the same number of nanomaggies in every band, whatever its curve.
 """
 
-__all__ = ["legacy_photometry", "synthetic_flux"]
+__all__ = ["LEGACY_SIGMA", "legacy_photometry", "synthetic_flux"]
 
 import math
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
-from aion.sky.source import Source
-from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, milky_way, shift_wide
+from aion.sky.source import LINES, Source
+from aion.sky.templates import WIDE_START, WIDE_STEP, Templates, milky_way, shift_wide
 
-# Standard deviation for a point source in nanomaggy: from the 5-sigma depths of DR9 (g 24.7, r 23.9, z 23.0; i as
-# deep as its exposures allow) and from the ivar of real catalogue rows (W1 to W4).
-_SIGMA = {
+# Standard deviation for a point source in nanomaggy, in the order of `aion.sky.templates.BANDS`: from the 5-sigma
+# depths of DR9 (g 24.7, r 23.9, z 23.0; i as deep as its exposures allow) and from the ivar of real catalogue rows
+# (W1 to W4).
+LEGACY_SIGMA = {
     "g": 0.2 * 10 ** (-0.4 * (24.7 - 22.5)),
     "r": 0.2 * 10 ** (-0.4 * (23.9 - 22.5)),
     "i": 0.2 * 10 ** (-0.4 * (23.5 - 22.5)),
@@ -30,13 +31,12 @@ _SIGMA = {
 }
 
 
-def synthetic_flux(source: Source, templates: Templates, rest: Tensor | None) -> Tensor:
+def synthetic_flux(source: Source, templates: Templates) -> Tensor:
     """Returns the true fluxes in all of `BANDS` in nanomaggy, Milky Way included, `(B, 11)` float64.
 
     Arguments:
         source: the light of the objects.
         templates: where the transmission curves are.
-        rest: vacuum wavelengths of the emission lines, `(E,)`, or None.
     """
     stretch = torch.log10(1 + source.redshift)
     seen = shift_wide(source.wide, stretch).to(torch.float64)
@@ -48,16 +48,14 @@ def synthetic_flux(source: Source, templates: Templates, rest: Tensor | None) ->
         used = band.nonzero().flatten()
         window = slice(int(used[0]), int(used[-1]) + 1)
         total.append((seen[:, window] * band[window]).sum(1))
-    flux = torch.stack(total, 1)
-    if rest is None:
-        return flux
+    rest = templates.lines(LINES)
     position = (torch.log10(rest) + stretch[:, None] - WIDE_START) / WIDE_STEP
     index = position.floor().long().clamp(0, weight.shape[1] - 2)
     t = (position - index)[:, :, None]
     cell = torch.diff(templates.wide)[index][:, :, None]
     per_flux = ((1 - t) * weight.T[index] + t * weight.T[index + 1]) / cell
     dimming = torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law[index])
-    return flux + (per_flux * (source.line * dimming)[:, :, None]).sum(1)
+    return torch.stack(total, 1) + (per_flux * (source.line * dimming)[:, :, None]).sum(1)
 
 
 def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = True) -> dict[str, Tensor]:
@@ -69,14 +67,11 @@ def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = 
         draws: of the same objects.
         noise: whether noise is added.
     """
-    error = draws.of("photometry").normal("noise", len(_SIGMA))
+    error = draws.of("photometry").normal("noise", len(LEGACY_SIGMA))
     out = {}
-    for k, (band, sigma) in enumerate(_SIGMA.items()):
+    for k, (band, sigma) in enumerate(LEGACY_SIGMA.items()):
         flux = true[:, k]
         seeing = 1.2 if band in "griz" else 6.0
         total = torch.sqrt((sigma**2) * (1 + (2 * radius / seeing) ** 2) + (0.01 * flux) ** 2)
         out[f"legacysurvey_flux_{band}"] = flux + total * error[:, k] if noise else flux
     return out
-
-
-assert [band.split("-")[1] for band in BANDS[: len(_SIGMA)]] == list(_SIGMA)  # noqa: S101  both orders are ours

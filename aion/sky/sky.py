@@ -10,18 +10,28 @@ import torch
 
 from torch import Tensor
 
-from aion.observations import Observation, Scalar, Spectrum, near_miss
+from aion.observations import Image, Observation, Scalar, Spectrum, near_miss
 from aion.sky.draws import Draws
-from aion.sky.galaxies import LINES, MAX_REDSHIFT, galaxy_parameters, galaxy_source
+from aion.sky.gaia import gaia_catalog
+from aion.sky.galaxies import MAX_REDSHIFT, galaxy_parameters, galaxy_source
+from aion.sky.images import IMAGE_BANDS, IMAGE_SHAPE, legacy_image
 from aion.sky.photometry import legacy_photometry, synthetic_flux
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
 from aion.sky.stars import star_parameters, star_source
-from aion.sky.templates import Templates
+from aion.sky.templates import BANDS, Templates
 
 _LEGACY = tuple(f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
 _SHAPE = ("legacysurvey_ebv", "legacysurvey_shape_r", "legacysurvey_shape_e1", "legacysurvey_shape_e2")
-MODALITIES = (*INSTRUMENTS, *_LEGACY, *_SHAPE, "redshift", "ra", "dec")
+_GAIA = (
+    "gaia_bp_coefficients",
+    "gaia_rp_coefficients",
+    "gaia_flux_g",
+    "gaia_flux_bp",
+    "gaia_flux_rp",
+    "gaia_parallax",
+)
+MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
 _LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
 
 
@@ -70,6 +80,7 @@ class Sky:
                 msg = f"Sky: unknown modality {name!r}; {near_miss(name, MODALITIES)}"
                 raise ValueError(msg)
         self.seed, self.galaxies, self.max_redshift = int(seed), float(galaxies), float(max_redshift)
+        self._templates = Templates.load(str(torch.device(device)))
         self.device, self.varied, self.complete = torch.device(device), bool(varied), bool(complete)
 
     def observe(self, indices: Sequence[int] | Tensor, noise: bool = True) -> dict[str, Observation]:
@@ -84,15 +95,20 @@ class Sky:
             ValueError: for no number at all, or numbers not in one row.
         """
         draws = self._draws(indices)
-        templates = Templates.load(str(self.device))
-        parameters, star = self._parameters(draws, templates)
-        source, true = self._source(draws, parameters, star, templates)
-        out: dict[str, Observation] = {}
+        parameters, star = self._parameters(draws)
         has = self._presence(draws)
-        for name in INSTRUMENTS:
-            if name in self.modalities:
-                out[name] = self._spectrum(name, has[name], source, parameters, draws, templates, noise)
-        out |= self._catalog(draws, parameters, true, has["photometry"], noise)
+        out: dict[str, Observation] = dict(self._given(draws, parameters))
+        if set(self.modalities) - set(out):
+            source, true = self._source(draws, parameters, star)
+            for name in self._wanted(INSTRUMENTS):
+                out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
+            if self._wanted(_LEGACY):
+                values = legacy_photometry(true, parameters["radius"], draws, noise)
+                out |= _scalars(values, has["photometry"])
+            if self._wanted(("legacysurvey_image",)):
+                out["legacysurvey_image"] = self._image(has["image"], true, parameters, star, draws, noise)
+            if self._wanted(_GAIA):
+                out |= self._gaia(star, source, true, parameters, draws, noise)
         return {name: out[name] for name in self.modalities}
 
     def labels(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
@@ -104,7 +120,7 @@ class Sky:
         magnitude and a crude mass-to-light ratio), for stars `teff` (K), `logg` (log10 cm/s2), `feh` (dex).
         """
         draws = self._draws(indices)
-        parameters, star = self._parameters(draws, Templates.load(str(self.device)))
+        parameters, star = self._parameters(draws)
         names = ("redshift", "magnitude", *_LABELS)
         return {"kind": star.float(), **{name: parameters[name].float() for name in names}}
 
@@ -118,84 +134,106 @@ class Sky:
             raise TypeError(msg)
         return Draws(self.seed, index.to(self.device, torch.int64))
 
-    def _parameters(self, draws: Draws, templates: Templates) -> tuple[dict[str, Tensor], Tensor]:
+    def _wanted(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name in self.modalities]
+
+    def _parameters(self, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
         """Draws galaxies and stars for every object and keeps the one it is; the other's numbers are NaN."""
         star = draws.uniform("kind") >= self.galaxies
-        galaxy, other = galaxy_parameters(draws, self.max_redshift), star_parameters(draws, templates)
+        galaxy, other = galaxy_parameters(draws, self.max_redshift), star_parameters(draws, self._templates)
         nan = torch.full_like(galaxy["redshift"], math.nan)
-        out = {}
-        for name in galaxy.keys() | other.keys():
-            a, b = galaxy.get(name, nan), other.get(name, nan)
-            out[name] = torch.where(star, b, a)
+        out = {name: torch.where(star, other.get(name, nan), galaxy.get(name, nan)) for name in galaxy | other}
         for name in ("radius", "e1", "e2"):
             out[name] = torch.where(star, 0.0, out[name])
         out["ebv"] = (0.05 * torch.exp(0.6 * draws.normal("ebv"))).clamp(0.003, 0.5)
-        out["_galaxy"], out["_star"] = galaxy, other
         return out, star
 
-    def _source(self, draws: Draws, parameters: dict, star: Tensor, templates: Templates) -> tuple[Source, Tensor]:
+    def _source(self, draws: Draws, parameters: dict[str, Tensor], star: Tensor) -> tuple[Source, Tensor]:
         """Makes the light of all objects, of the right brightness, and their true fluxes in all bands."""
         parts, rows = [], []
-        for kind, name in ((~star, "_galaxy"), (star, "_star")):
+        for kind, make in ((~star, galaxy_source), (star, star_source)):
             chosen = kind.nonzero().flatten()
             if len(chosen):
-                p = {key: value[chosen] for key, value in parameters[name].items()}
-                ebv = parameters["ebv"][chosen]
-                if name == "_galaxy":
-                    parts.append(galaxy_source(draws[chosen], p, templates, ebv))
-                else:
-                    parts.append(star_source(p, templates, ebv, len(LINES)))
+                own = {key: value[chosen] for key, value in parameters.items()}
+                parts.append(make(draws[chosen], own, self._templates))
                 rows.append(chosen)
         source = Source.cat(parts)[torch.cat(rows).argsort()]
-        rest = self._rest(templates)
-        true = synthetic_flux(source, templates, rest)
-        factor = 10 ** (-0.4 * (parameters["magnitude"] - 22.5)) / true[:, 1]
+        true = synthetic_flux(source, self._templates)
+        factor = 10 ** (-0.4 * (parameters["magnitude"] - 22.5)) / true[:, BANDS.index("decam-r")]
         return source.scaled(factor), true * factor[:, None]
-
-    @staticmethod
-    def _rest(templates: Templates) -> Tensor:
-        return torch.cat([templates.data[f"line.{name}"] for name in LINES]).to(torch.float64)
 
     def _presence(self, draws: Draws) -> dict[str, Tensor]:
         """Draws which surveys observed each object."""
-        u, v = draws.uniform("presence"), draws.uniform("presence.photometry")
+        u, v = draws.uniform("presence"), draws.uniform("presence.legacy", count=2)
         if self.complete:
-            u, v = torch.full_like(u, 0.9), torch.zeros_like(v)
+            u, v = torch.ones_like(u), torch.zeros_like(v)
         return {
             "desi_spectrum": (u < 0.40) | (u >= 0.72),
             "sdss_spectrum": (u >= 0.40) & (u < 0.67) | (u >= 0.72),
-            "photometry": v < 0.95,
+            "photometry": v[:, 0] < 0.95,
+            "image": v[:, 1] < 0.8,
         }
 
-    def _spectrum(self, name, has, source, parameters, draws, templates, noise) -> Spectrum:
+    def _spectrum(
+        self, name: str, has: Tensor, source: Source, parameters: dict[str, Tensor], draws: Draws, noise: bool
+    ) -> Spectrum:
         """Observes those objects that the instrument observed; the others stay unmeasured."""
         values = empty_spectrum(name, len(draws), self.device)
         rows = has.nonzero().flatten()
         if len(rows):
+            magnitude = parameters["magnitude"][rows]
             seen = observe_spectrum(
-                name,
-                source[rows],
-                parameters["magnitude"][rows],
-                draws[rows],
-                templates,
-                self._rest(templates),
-                varied=self.varied,
-                noise=noise,
+                name, source[rows], magnitude, draws[rows], self._templates, varied=self.varied, noise=noise
             )
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
         return Spectrum(*values)
 
-    def _catalog(self, draws: Draws, p: dict, true: Tensor, has: Tensor, noise: bool) -> dict[str, Scalar]:
-        """Returns everything that is one number an object."""
-        nan = torch.full_like(p["ebv"], math.nan)
-        values = legacy_photometry(true, p["radius"], draws, noise) | {
-            "legacysurvey_ebv": p["ebv"],
-            "legacysurvey_shape_r": p["radius"],
-            "legacysurvey_shape_e1": p["e1"],
-            "legacysurvey_shape_e2": p["e2"],
+    def _image(
+        self, has: Tensor, true: Tensor, parameters: dict[str, Tensor], star: Tensor, draws: Draws, noise: bool
+    ) -> Image:
+        """Observes those objects that were imaged; the others stay unmeasured."""
+        flux = torch.zeros(len(draws), *IMAGE_SHAPE, device=self.device)
+        values = (flux, flux.clone())
+        rows = has.nonzero().flatten()
+        if len(rows):
+            shape = {key: parameters[key][rows] for key in ("radius", "e1", "e2", "bulge")}
+            griz = true[rows, : len(IMAGE_BANDS)]
+            seen = legacy_image(griz, shape, star[rows], draws[rows], self._templates, noise)
+            values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
+        return Image(*values, bands=IMAGE_BANDS)
+
+    def _gaia(
+        self, star: Tensor, source: Source, true: Tensor, parameters: dict[str, Tensor], draws: Draws, noise: bool
+    ) -> dict[str, Scalar]:
+        """Observes the stars; galaxies have nothing from Gaia."""
+        rows = star.nonzero().flatten()
+        seen = {}
+        if len(rows):
+            parallax = parameters["parallax"][rows]
+            seen = gaia_catalog(source[rows], true[rows], parallax, draws[rows], self._templates, noise)
+        out = {}
+        for name in self._wanted(_GAIA):
+            width = (55,) if "coefficients" in name else ()
+            empty = torch.full((len(draws), *width), math.nan, dtype=torch.float64, device=self.device)
+            out[name] = Scalar(empty.index_copy(0, rows, seen[name]) if seen else empty)
+        return out
+
+    def _given(self, draws: Draws, parameters: dict[str, Tensor]) -> dict[str, Scalar]:
+        """Returns the numbers that need no light."""
+        legacy = {
+            "legacysurvey_ebv": parameters["ebv"],
+            "legacysurvey_shape_r": parameters["radius"],
+            "legacysurvey_shape_e1": parameters["e1"],
+            "legacysurvey_shape_e2": parameters["e2"],
         }
-        values = {name: torch.where(has, value, nan) for name, value in values.items()}
-        values["redshift"] = p["redshift"]
-        values["ra"] = draws.uniform("ra", 0, 360)
-        values["dec"] = torch.rad2deg(torch.asin(draws.uniform("dec", -1, 1)))
-        return {name: Scalar(value) for name, value in values.items() if name in self.modalities}
+        sky = {
+            "redshift": parameters["redshift"],
+            "ra": draws.uniform("ra", 0, 360),
+            "dec": torch.rad2deg(torch.asin(draws.uniform("dec", -1, 1))),
+        }
+        return _scalars(legacy, self._presence(draws)["photometry"]) | {k: Scalar(v) for k, v in sky.items()}
+
+
+def _scalars(values: dict[str, Tensor], has: Tensor) -> dict[str, Scalar]:
+    """Wraps numbers, NaN for the objects that lack them."""
+    return {name: Scalar(torch.where(has, value, math.nan)) for name, value in values.items()}

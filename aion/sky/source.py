@@ -1,12 +1,40 @@
 """What a telescope would see if it were perfect: the light of a batch of objects above the atmosphere."""
 
-__all__ = ["Source"]
+__all__ = ["LINES", "Source"]
 
 from dataclasses import dataclass, fields
 
 import torch
 
 from torch import Tensor
+
+# Lines in the order of `Source.line`; names as in the line list of fastspecfit.
+LINES = (
+    "mgii_2796",
+    "mgii_2803",
+    "nev_3426",
+    "oii_3726",
+    "oii_3729",
+    "neiii_3869",
+    "h6",
+    "hepsilon",
+    "hdelta",
+    "hgamma",
+    "heii_4686",
+    "hbeta",
+    "oiii_4959",
+    "oiii_5007",
+    "hei_5876",
+    "oi_6300",
+    "nii_6548",
+    "halpha",
+    "nii_6584",
+    "sii_6716",
+    "sii_6731",
+    "ariii_7135",
+    "siii_9069",
+    "siii_9532",
+)
 
 
 @dataclass(frozen=True, eq=False)

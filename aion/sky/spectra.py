@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
-from aion.sky.source import Source
+from aion.sky.source import LINES, Source
 from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate, milky_way
 
 _LIGHT = 299792.458
@@ -120,17 +120,14 @@ def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Ten
     return flux.scatter_add(1, index, value.flatten(1))
 
 
-def _true_flux(
-    source: Source, wavelength: Tensor, arm: Tensor, instrument: Instrument, templates: Templates, rest: Tensor
-):
+def _true_flux(source: Source, wavelength: Tensor, arm: Tensor, instrument: Instrument, rest: Tensor) -> Tensor:
     """Returns what a perfect instrument on this grid would measure, `(B, L)` float32."""
     variance = source.sigma**2 + instrument.sigma**2 - source.template_sigma**2
     fine = _blur(source.fine, variance.clamp(min=0).sqrt())
     stretch = torch.log10(1 + source.redshift)[:, None]
     position = (torch.log10(wavelength) - stretch - FINE_START) / FINE_STEP
     flux = interpolate(fine, position.float())
-    if rest is not None:
-        flux = _add_lines(flux, source, wavelength, instrument.resolution(wavelength, arm), rest)
+    flux = _add_lines(flux, source, wavelength, instrument.resolution(wavelength, arm), rest)
     dimming = torch.exp(-0.4 * math.log(10) * source.ebv.float()[:, None] * milky_way(wavelength.float()))
     return flux * dimming
 
@@ -186,7 +183,6 @@ def observe_spectrum(
     magnitude: Tensor,
     draws: Draws,
     templates: Templates,
-    rest: Tensor | None,
     varied: bool = True,
     noise: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,7 +194,6 @@ def observe_spectrum(
         magnitude: r, which sets the level of the noise, `(B,)`.
         draws: of the same objects.
         templates: where the noise curves are.
-        rest: vacuum wavelengths of the emission lines of `source`, `(E,)`; None for objects without lines.
         varied: whether each object has a grid, ends, gaps and a scale of its own.
         noise: whether noise is added; without it everything else, ivar too, stays the same.
 
@@ -208,7 +203,7 @@ def observe_spectrum(
     instrument, draws = INSTRUMENTS[name], draws.of(name)
     wavelength, arm = instrument.grid(draws, varied)
     wavelength = wavelength.contiguous()
-    flux = _true_flux(source, wavelength, arm, instrument, templates, rest)
+    flux = _true_flux(source, wavelength, arm, instrument, templates.lines(LINES))
     log_loss = draws.uniform("fibre", -0.6, -0.05)
     if varied:
         log_loss = log_loss + draws.uniform("scale", -0.3, 0.3)

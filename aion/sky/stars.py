@@ -4,7 +4,8 @@ A star is a mixture of a library star and its nearest neighbour in (log Teff, lo
 stars than templates. Every fifth MILES number is not in the library and stays for tests.
 
 References:
-    Medium-resolution Isaac Newton Telescope library of empirical spectra, Sanchez-Blazquez et al., 2006, arXiv:astro-ph/0607009.
+    Medium-resolution Isaac Newton Telescope library of empirical spectra, Sanchez-Blazquez et al., 2006,
+    arXiv:astro-ph/0607009.
 """
 
 __all__ = ["star_parameters", "star_source"]
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
-from aion.sky.source import Source
+from aion.sky.source import LINES, Source
 from aion.sky.templates import Templates
 
 _LIGHT = 299792.458
@@ -32,8 +33,8 @@ def star_parameters(draws: Draws, templates: Templates) -> dict[str, Tensor]:
     magnitude = draws.uniform("star.magnitude", 14.0, 21.0)
     absolute = _absolute_magnitude(teff, logg)
     return {
-        "first": first,
-        "second": second,
+        "first": first.double(),
+        "second": second.double(),
         "share": share,
         "redshift": 60.0 / _LIGHT * draws.normal("star.velocity"),
         "teff": teff,
@@ -53,11 +54,11 @@ def _absolute_magnitude(teff: Tensor, logg: Tensor) -> Tensor:
     return 4.74 - 2.5 * log_luminosity - correction
 
 
-def star_source(p: dict[str, Tensor], templates: Templates, ebv: Tensor, lines: int) -> Source:
+def star_source(draws: Draws, p: dict[str, Tensor], templates: Templates) -> Source:
     """Makes the light of stars, of arbitrary brightness (see `Source.scaled`)."""
     share = p["share"].float()[:, None]
     fine, wide = (
-        share * table[p["first"]] + (1 - share) * table[p["second"]]
+        share * table[p["first"].long()] + (1 - share) * table[p["second"].long()]
         for table in (templates.star_fine, templates.star_wide)
     )
     zero = torch.zeros_like(p["redshift"])
@@ -65,9 +66,9 @@ def star_source(p: dict[str, Tensor], templates: Templates, ebv: Tensor, lines: 
         redshift=p["redshift"],
         fine=fine,
         wide=wide,
-        line=fine.new_zeros(len(fine), lines),
+        line=fine.new_zeros(len(fine), len(LINES)),
         line_sigma=zero + 50,
         sigma=zero,
         template_sigma=zero + _TEMPLATE_SIGMA,
-        ebv=ebv,
+        ebv=p["ebv"],
     )

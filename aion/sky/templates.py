@@ -61,6 +61,10 @@ class Templates:
     star_fine: Tensor
     star_wide: Tensor
 
+    def lines(self, names: tuple[str, ...]) -> Tensor:
+        """Returns the vacuum rest wavelengths of emission lines in Angstrom, `(E,)` float64."""
+        return torch.cat([self.data[f"line.{name}"] for name in names]).to(torch.float64)
+
     @staticmethod
     @cache
     def load(device: str = "cpu") -> "Templates":
