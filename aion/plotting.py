@@ -320,7 +320,8 @@ def _channels(image: Image, bands: Sequence[str] | None) -> list[str]:
     if bands is None:
         seen = [band for i, band in enumerate(image.bands) if image.measured[0, i].any()]
         seen.sort(key=BANDS.get, reverse=True)
-        return seen if len(seen) == 1 else [seen[0], seen[(len(seen) - 1) // 2], seen[-1]]
+        middle = (BANDS[seen[0]] * BANDS[seen[-1]]) ** 0.5
+        return seen if len(seen) == 1 else [seen[0], min(seen, key=lambda b: abs(np.log(BANDS[b] / middle))), seen[-1]]
     for band in bands:
         if band not in image.bands:
             msg = f"band {band!r} is not in the image; {near_miss(band, image.bands)}"
