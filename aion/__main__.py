@@ -1,0 +1,374 @@
+"""The `aion` command: thin verbs over the functions of the package.
+
+What torch or astropy is needed for is imported inside the verbs, so that `aion --help` answers at once. Results go to
+standard output; progress bars and errors go to standard error, the bars on a terminal only. A refused input is one line
+`aion: error: ...` and exit status 2.
+"""
+
+__all__ = ["main"]
+
+import argparse
+import os
+import sys
+import tempfile
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aion import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from aion.model import AION
+    from aion.observations import Observation
+
+    Table = tuple[str, list[str], dict[str, Observation]]  # source, ids, observations
+
+DEFAULT_MODEL = "aion-nano"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns the exit status: 0, 2 for refused input, 130 if interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `aion info ... | head`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("aion: interrupted", file=sys.stderr)
+        return 130
+    except (FloatingPointError, OSError, TypeError, ValueError) as error:
+        print(f"aion: error: {_explain(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aion",
+        description="Turns astronomical observations into tokens, embeddings and predictions.",
+        epilog="example:\n  aion demo\n\n`aion VERB --help` explains a verb and gives an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"aion {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_demo(verbs)
+    _add_embed(verbs)
+    _add_info(verbs)
+    _add_train(verbs)
+    return parser
+
+
+def _add(verbs, name: str, run, summary: str, details: str, example: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{details}",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"a shipped model, a folder, or owner/name on the Hugging Face Hub (default: {DEFAULT_MODEL})",
+    )
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser, default: str = "auto") -> None:
+    note = "auto takes a GPU if there is one" if default == "auto" else "such as cpu or cuda"
+    parser.add_argument("--device", default=default, help=f"where to compute; {note} (default: {default})")
+
+
+def _add_demo(verbs) -> None:
+    parser = _add(
+        verbs,
+        "demo",
+        _demo,
+        "show the whole way on real data that ship with aion",
+        "Reads two DESI spectra and their photometry, prints tokens, embeddings and redshifts beside those of the\n"
+        "survey's pipeline, and writes embedding.parquet, spectrum.png, redshift.png and report.html.",
+        "aion demo --out my-demo",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("aion-demo"),
+        metavar="DIR",
+        help="folder to write; an earlier demo in it is replaced (default: aion-demo)",
+    )
+    _add_model(parser)
+
+
+def _add_embed(verbs) -> None:
+    parser = _add(
+        verbs,
+        "embed",
+        _embed,
+        "embed the objects of files and write them to a Parquet table",
+        "One row per object: its id, the file it is from, the modalities and the number of tokens that went in, and\n"
+        "the embedding. Everything read is used; --without and --known-only say otherwise.",
+        "aion embed coadd-*.fits -o embeddings.parquet",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files that aion.io.read reads")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="Parquet file to write")
+    parser.add_argument("--format", help="format of the files (default: told from each file's content)")
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help="the files are different modalities of the same objects in the same order: one row for each object",
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        type=lambda text: text.split(","),
+        metavar="NAME[,NAME]",
+        help="leave modalities out",
+    )
+    parser.add_argument(
+        "--known-only", action="store_true", help="leave out what the model does not know instead of refusing the file"
+    )
+    parser.add_argument("--pool", choices=["mean"], default="mean", help="how tokens become one vector (default: mean)")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=64, metavar="N", help="objects at once; changes no result (default: 64)"
+    )
+    _add_model(parser)
+
+
+def _add_info(verbs) -> None:
+    parser = _add(
+        verbs,
+        "info",
+        _info,
+        "say what a model reads, how large it is and where it comes from",
+        "Prints the modalities with their tokenizers, parameters, files with their SHA-256, and provenance.",
+        f"aion info {DEFAULT_MODEL}",
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"a shipped model, a folder, or owner/name on the Hugging Face Hub (default: {DEFAULT_MODEL})",
+    )
+
+
+def _add_train(verbs) -> None:
+    parser = _add(
+        verbs,
+        "train",
+        _train,
+        "train the tokenizers and the transformer of a recipe",
+        "Writes DIR/bundle, which --model and AION.from_pretrained read, and the logs DIR/*.jsonl. Started again with\n"
+        "the same DIR it goes on from the last checkpoint.",
+        "aion train tokenizers/aion-nano.toml -o runs/nano --steps 20",
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.recipes")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="at most so many steps of each part, for a trial")
+    _add_device(parser, default="cpu")
+
+
+def _device(name: str) -> str:
+    """Returns the name of a device that can be used."""
+    import torch
+
+    try:
+        torch.empty(0, device="cpu" if name == "auto" else name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"--device {name}: cannot compute there ({reason}); try cpu"
+        raise ValueError(msg) from error
+    return name
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"wanted a whole number of at least 1, given {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+# --- verbs ------------------------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from aion import demo
+
+    demo.run(arguments.out, model=arguments.model, device=_device(arguments.device))
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from aion.recipes import train_recipe
+
+    model = train_recipe(arguments.recipe, arguments.output, device=_device(arguments.device), steps=arguments.steps)
+    print(f"{arguments.output / 'bundle'}  {sum(p.numel() for p in model.parameters()):,} parameters")
+    print(f"look at it with: aion info {arguments.output / 'bundle'}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from aion.model import AION, _locate, _read_config
+
+    folder = _locate(arguments.model, None)
+    model, config = AION.from_pretrained(folder, device="cpu"), _read_config(folder)
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.parts.items()}
+    transformer = {k: v for k, v in config["transformer"].items() if k != "sizes"}
+    _table("model", [
+        ("name", config.get("provenance", {}).get("name", folder.name)),
+        ("folder", folder),
+        ("format", f"{config['format']}, written by aion {config.get('aion_version', 'unknown')}"),
+        ("hash", config["model_sha256"]),
+        ("embedding", f"{model.dim} numbers"),
+        ("vocabulary", f"{len(model.vocabulary):,} ids"),
+    ])  # fmt: skip
+    _table("reads", [(n, config["modalities"][n], model.tokenizer(n).describe()) for n in model.modalities])
+    _table("parameters", [
+        ("transformer", f"{sum(p.numel() for p in model.transformer.parameters()):,}", _inline(transformer)),
+        *((f"tokenizer {name}", f"{number:,}", "") for name, number in count.items()),
+    ])  # fmt: skip
+    sizes = {key: f"{(folder / key).stat().st_size:,} bytes" for key in config["sha256"]}
+    _table("files", [(key, sizes[key], digest) for key, digest in config["sha256"].items()])
+    _table("provenance", [(key, _inline(value)) for key, value in model.provenance.items()] or [("not stated",)])
+
+
+def _inline(value: object) -> str:
+    """Writes nested plain facts on one line."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(f"{k} ({_inline(v)})" if isinstance(v, Mapping) else f"{k} {_inline(v)}" for k, v in value.items())
+
+
+def _table(title: str, rows: Sequence[Sequence[object]]) -> None:
+    """Prints rows under a title, in columns as wide as their widest cell."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
+    print(title)
+    for row in cells:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+    print()
+
+
+# --- embed ------------------------------------------------------------------------------------------------------------
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    from aion.io import write_embeddings
+    from aion.model import AION
+
+    _check_writable(arguments.output)
+    model = AION.from_pretrained(arguments.model, device=_device(arguments.device))
+    tables = [_read(path, arguments, model) for path in arguments.files]
+    if arguments.join:
+        tables = [_join(tables)]
+    columns = [_embed_table(model, *table, arguments) for table in tables]
+    ids = [i for _, names, _ in tables for i in names]
+    write_embeddings(
+        arguments.output,
+        ids,
+        np.concatenate([vectors for vectors, _, _ in columns]),
+        columns={
+            "source": [source for source, names, _ in tables for _ in names],
+            "modalities": [text for _, texts, _ in columns for text in texts],
+            "tokens": np.concatenate([tokens for _, _, tokens in columns]),
+        },
+        metadata={"model": arguments.model, "model_sha256": model.sha256, "pool": arguments.pool},
+    )
+    print(f"{arguments.output}  {len(ids)} objects x {model.dim}")
+
+
+def _check_writable(path: Path) -> None:
+    """Refuses an output that cannot be written, before anything is computed."""
+    if path.is_dir():
+        msg = f"{path} is a folder: give the name of a file, such as {path / 'embeddings.parquet'}"
+        raise IsADirectoryError(msg)
+    if not path.absolute().parent.is_dir():
+        msg = f"cannot write {path}: there is no folder {path.absolute().parent}"
+        raise FileNotFoundError(msg)
+    with tempfile.TemporaryFile(dir=path.absolute().parent):
+        pass
+
+
+def _read(path: Path, arguments: argparse.Namespace, model: "AION") -> "Table":
+    """Reads a file and leaves out what was asked to be left out; what the model does not know is an error."""
+    from aion.io import object_ids, read
+    from aion.observations import near_miss
+
+    without = {name for names in arguments.without for name in names}
+    observations = {k: v for k, v in read(path, format=arguments.format).items() if k not in without}
+    known = {name: value for name, value in observations.items() if name in model.modalities}
+    unknown = [name for name in observations if name not in known]
+    if unknown and not arguments.known_only:
+        hint = near_miss(unknown[0], model.modalities) if len(unknown) == 1 else f"known: {', '.join(model.modalities)}"
+        msg = f"{path}: the model does not know {', '.join(unknown)}; {hint} (--known-only leaves out what it does not)"
+        raise ValueError(msg)
+    if not known:
+        msg = f"{path}: nothing is left to embed; the model knows {', '.join(model.modalities)}"
+        raise ValueError(msg)
+    return str(path), object_ids(path, format=arguments.format), known
+
+
+def _join(tables: "Sequence[Table]") -> "Table":
+    """Makes one table of files that hold different modalities of the same objects; ids are those of the first."""
+    sizes = {source: len(ids) for source, ids, _ in tables}
+    if len(set(sizes.values())) > 1:
+        given = ", ".join(f"{source}: {size}" for source, size in sizes.items())
+        msg = f"--join: every file must hold the same objects, given {given}"
+        raise ValueError(msg)
+    joined: dict[str, Observation] = {}
+    for source, _, observations in tables:
+        if twice := set(joined) & set(observations):
+            msg = f"--join: {source} holds {sorted(twice)[0]!r}, which an earlier file has too"
+            raise ValueError(msg)
+        joined |= observations
+    return " + ".join(sizes), tables[0][1], joined
+
+
+def _embed_table(
+    model: "AION", source: str, ids: list[str], observations: "dict[str, Observation]", arguments: argparse.Namespace
+) -> "tuple[np.ndarray, list[str], np.ndarray]":
+    """Returns the embeddings `(B, D)`, the modalities and the number of tokens of the objects of one table."""
+    import numpy as np
+
+    from tqdm.auto import tqdm
+
+    vectors, modalities, tokens = [], [], []
+    with tqdm(total=len(ids), desc=source, unit="object", disable=None) as bar:
+        for start in range(0, len(ids), arguments.batch_size):
+            part = {name: value[start : start + arguments.batch_size] for name, value in observations.items()}
+            try:
+                vectors.append(model.embed(part, pool=arguments.pool, batch_size=arguments.batch_size).cpu().numpy())
+            except (TypeError, ValueError) as error:
+                msg = f"{source}, objects from {start}: {error}"
+                raise type(error)(msg) from error
+            sequence = model.tokenize(part)
+            tokens.append(sequence.valid.sum(1).cpu().numpy())
+            for found in sequence.modality.masked_fill(~sequence.valid, -1).tolist():
+                modalities.append(",".join(model.vocabulary.names[i] for i in sorted(set(found) - {-1})))
+            bar.update(len(tokens[-1]))
+    return np.concatenate(vectors), modalities, np.concatenate(tokens)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
