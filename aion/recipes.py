@@ -27,7 +27,7 @@ from aion.tokens import TokenSequence
 from aion.training import train
 
 HELD_OUT = 1_000_000  # objects of the sky below this index are for evaluation only
-SECTIONS = {"masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
+SECTIONS = {"dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
 
 
 def load(path: Path | str) -> dict:
@@ -54,7 +54,7 @@ def load(path: Path | str) -> dict:
         name = sorted(unknown)[0]
         msg = f"{path}: unknown section {name!r}; {near_miss(name, SECTIONS)}"
         raise ValueError(msg)
-    if missing := SECTIONS - {"masking"} - set(recipe):
+    if missing := SECTIONS - {"dtype", "masking"} - set(recipe):
         msg = f"{path} lacks {', '.join(sorted(missing))}"
         raise ValueError(msg)
     for name, tokenizer in recipe["modalities"].items():
@@ -90,8 +90,10 @@ def train_recipe(
     model = AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(device)
     generator = torch.Generator().manual_seed(recipe["seed"])
     model.transformer.reset_parameters(generator)
-    for name in model.modalities:
-        model.transformer.embed_codebook(name, model.tokenizer(name).codebook(), generator)
+    for name, tokenizer in model.modalities.items():
+        # Modalities that share a tokenizer start from the same embedding.
+        draws = torch.Generator().manual_seed(recipe["seed"] + list(tokenizers).index(tokenizer))
+        model.transformer.embed_codebook(name, model.tokenizer(name).codebook(), draws)
     parts["transformer"] = _train_transformer(model, recipe, folder, device, steps, progress)
     model.provenance = {
         "name": recipe["name"],
@@ -101,6 +103,7 @@ def train_recipe(
         "hours": round((time.time() - started) / 3600, 3),
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {device}",
     }
+    model.transformer.to(getattr(torch, recipe.get("dtype", "float32")))
     model.save_pretrained(folder / "bundle")
     return model
 

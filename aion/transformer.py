@@ -99,12 +99,13 @@ class Transformer(nn.Module):
         Ids that stand for similar things then start near each other, which training would otherwise have to find out
         one id at a time.
         """
-        low, high = self.vocabulary.ranges[name]
+        low, high = self.vocabulary.ranges[self.vocabulary.names[self.vocabulary.index(name)]]
         book = codebook.to(torch.float32) - codebook.float().mean(0)
-        book = book / book.square().sum(1).mean().sqrt().clamp(min=1e-6)
-        for weight in (self.token_embedding.weight, self.head):
+        book = (book / book.square().sum(1).mean().sqrt().clamp(min=1e-6)).cpu()
+        # The fixed positions have an rms of 0.7: embeddings of 0.02 would be lost beside them for thousands of steps.
+        for weight, scale in ((self.token_embedding.weight, 0.5), (self.head, 0.05)):
             mixing = torch.randn(book.shape[1], self.dim, generator=generator)
-            weight[low:high] = 0.5 * weight[low:high] + 0.05 * (book.cpu() @ mixing).to(weight)
+            weight[low:high] += scale * (book @ mixing).to(weight)
 
     def encode(self, sequence: TokenSequence, layer: str = "context") -> Tensor:
         """Encodes tokens as vectors `(B, N, D)`; those of tokens that are not valid mean nothing.

@@ -284,3 +284,23 @@ def test_a_modality_needs_its_tokenizer(tokenizers):
 def test_the_error_of_a_late_batch_says_where(tiny_model, observations):
     with pytest.raises(ValueError, match="batch that starts at object 2: no token at all for row 0"):
         tiny_model.embed({"desi_spectrum": observations["desi_spectrum"]}, batch_size=2)
+
+
+def test_pushing_uploads_a_whole_bundle(tiny_model, observations, monkeypatch, tmp_path):
+    calls = {}
+
+    class Api:
+        def __init__(self, token=None):
+            calls["token"] = token
+
+        def create_repo(self, repo_id, private, exist_ok):
+            calls["repo"] = (repo_id, private, exist_ok)
+
+        def upload_folder(self, repo_id, folder_path):
+            shutil.copytree(folder_path, tmp_path / "uploaded")
+            return type("Commit", (), {"commit_url": f"commit of {repo_id}"})
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert tiny_model.push_to_hub("someone/aion", private=True, token="t") == "commit of someone/aion"
+    assert calls == {"token": "t", "repo": ("someone/aion", True, True)}
+    assert torch.equal(AION.from_pretrained(tmp_path / "uploaded").embed(observations), tiny_model.embed(observations))

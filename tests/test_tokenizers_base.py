@@ -8,7 +8,7 @@ import torch
 from aion import Scalar, Spectrum
 from aion.observations import Observation
 from aion.tokenizers import build
-from aion.tokenizers.base import gaussian_nll
+from aion.tokenizers.base import gaussian_nll, spread_penalty
 
 KINDS = ["image", "redshift", "spectrum", "vector"]
 MODALITY = {
@@ -126,3 +126,11 @@ def test_gaussian_nll_is_the_likelihood_ratio():
     perfect = torch.distributions.Normal(torch.zeros(2), ivar[measured].rsqrt())
     expected = perfect.log_prob(torch.zeros(2)) - pixel.log_prob(residual[measured])
     torch.testing.assert_close(gaussian_nll(residual, ivar, error), torch.cat([expected, torch.zeros(1)]))
+
+
+def test_spread_penalty_is_zero_for_centred_latents_of_unit_variance():
+    latent = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    assert spread_penalty(latent).item() == pytest.approx(0, abs=1e-6)
+    assert spread_penalty(latent + 3).item() == pytest.approx(9, rel=1e-5)
+    assert spread_penalty(3 * latent).item() == pytest.approx(4, rel=1e-5)
+    assert spread_penalty(latent[:1]).item() == 0

@@ -7,7 +7,7 @@ error :math:`s`, each pixel costs :math:`\frac12 [r^2/(1/w + s^2) + \ln(1 + w s^
 extreme S/N from ruling the loss and becomes the ivar of what is decoded.
 """
 
-__all__ = ["Tokenizer", "gaussian_nll"]
+__all__ = ["Tokenizer", "gaussian_nll", "spread_penalty"]
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -30,6 +30,18 @@ def gaussian_nll(residual: Tensor, ivar: Tensor, error: Tensor) -> Tensor:
     """
     inflation = 1 + ivar * error**2
     return 0.5 * (residual**2 * ivar / inflation + inflation.log())
+
+
+def spread_penalty(latent: Tensor) -> Tensor:
+    """Penalises latents `(M, d)` whose mean is not 0 or whose variance is not 1 in some dimension.
+
+    Without it latents drift to where the tanh of the quantiser is flat and most codes die: after 840 steps of a spectrum
+    tokenizer two of six dimensions had 96 % of their values on one level.
+    """
+    if latent.shape[0] < 2:
+        return latent.sum() * 0
+    mean, std = latent.mean(0), latent.var(0, correction=0).clamp(min=1e-12).sqrt()
+    return (mean.square() + (std - 1).square()).mean()
 
 
 class Tokenizer(nn.Module):

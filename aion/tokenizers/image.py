@@ -24,7 +24,7 @@ from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock2d
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
-from aion.tokenizers.base import Tokenizer, gaussian_nll
+from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
 from aion.tokens import Tokens
 
 
@@ -137,8 +137,10 @@ class ImageTokenizer(Tokenizer):
         model, error = self._decode(values.movedim(-1, 1), measured)
         residual = (flux - model) * (ivar > 0)
         count = (ivar > 0).sum().clamp(min=1)
+        likelihood = gaussian_nll(residual, ivar, error).sum() / count
         return {
-            "loss": gaussian_nll(residual, ivar, error).sum() / count,
+            "loss": likelihood + 0.1 * spread_penalty(latent.movedim(1, -1)[measured]),
+            "likelihood": likelihood,
             "chi2": (residual.square() * ivar).sum() / count,
             "codes": ids[measured].unique().numel() / torch.tensor(float(self.size)),
         }

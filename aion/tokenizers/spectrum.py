@@ -27,7 +27,7 @@ from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock1d
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
-from aion.tokenizers.base import Tokenizer, gaussian_nll
+from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
 from aion.tokens import Tokens
 
 SCALE_RANGE = (-5.0, 7.0)  # log10 of the flux scale in 1e-17 erg/s/cm2/A that its bins cover
@@ -146,8 +146,10 @@ class SpectrumTokenizer(Tokenizer):
         ivar = observation.ivar * inside * scale**2
         residual = (observation.flux / scale - flux) * inside
         count = (ivar > 0).sum().clamp(min=1)
+        likelihood = gaussian_nll(residual, ivar, error).sum() / count
         return {
-            "loss": gaussian_nll(residual, ivar, error).sum() / count,
+            "loss": likelihood + 0.1 * spread_penalty(latent[measured]),
+            "likelihood": likelihood,
             "chi2": (residual.square() * ivar).sum() / count,
             "codes": ids[measured].unique().numel() / torch.tensor(float(self.quantizer.size)),
         }
