@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     File = "FitsFile | Table | dict[str, FitsFile | Table]"
 
 # What astropy, gzip and numpy raise over bytes that are missing or wrong; warnings are turned into errors below.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, zlib.error, struct.error, UserWarning)
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, RuntimeError, zlib.error, struct.error)
+_DAMAGE += (zipfile.BadZipFile, UserWarning)
 
 # Endings of what is looked at in an archive: all else there, such as a list of contents, is none of ours.
 _TABLES = (".csv", ".ecsv", ".fits", ".parquet", ".csv.gz", ".ecsv.gz", ".fits.gz")
@@ -109,7 +110,7 @@ class FitsFile:
 
     def _hdu(self, name: str) -> object:
         if name not in self._hdus:
-            msg = f"it has no HDU {name!r}; {near_miss(name, self._hdus)}"
+            msg = f"it has no HDU {name!r}; {near_miss(name, (known.lower() for known in self._hdus))}"
             raise ValueError(msg)
         return self._hdus[name]
 
@@ -172,9 +173,10 @@ def _parse(source: Path | bytes, stack: ExitStack) -> "File":
 def _parse_fits(source: Path | bytes, stack: ExitStack) -> FitsFile:
     from astropy.io import fits
 
+    # A stream of ours, because astropy leaves its own open when it raises on a damaged file.
+    stream = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"))
     with _damage("the FITS headers"):
-        hdus = fits.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        stack.enter_context(hdus)
+        hdus = stack.enter_context(fits.open(stream))
         file = FitsFile(hdus)
     stack.callback(file.release)
     return file

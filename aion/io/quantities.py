@@ -210,6 +210,9 @@ def from_specutils(spectrum: object, *, ivar: "Quantity | str | None" = None, me
             msg = f"wanted an object with .flux and .spectral_axis, given {type(spectrum).__name__}"
             raise TypeError(msg)
         return Spectrum.stack([from_specutils(one, ivar=ivar, medium=medium) for one in spectrum])
+    if getattr(spectrum, "spectral_axis_index", None) not in {None, np.ndim(spectrum.flux) - 1}:
+        msg = f"wanted the spectral axis last, given the shape {np.shape(spectrum.flux)}: move it with move_spectral_axis"
+        raise ValueError(msg)
     uncertainty = getattr(spectrum, "uncertainty", None)
     return from_quantity(
         spectrum.flux,
@@ -275,6 +278,9 @@ def _quantity(name: str, value: object) -> "tuple[Quantity, np.ndarray | None]":
             "units of aion already go into aion.Spectrum"
         )
         raise TypeError(msg)
+    if not isinstance(value.unit, units.UnitBase):
+        msg = f"{name}: wanted a flux density or a spectral unit, given the logarithmic unit {str(value.unit)!r}"
+        raise ValueError(msg)
     return units.Quantity(value), mask
 
 
@@ -292,8 +298,6 @@ def _factor(unit: "UnitBase", angstrom: np.ndarray) -> "np.ndarray | float | Non
     """Returns what turns a value in `unit` into `FLUX_UNIT`, per pixel if it depends on wavelength; None if nothing."""
     from astropy import units
 
-    if not isinstance(unit, units.UnitBase):
-        return None  # magnitudes are no linear unit
     target = units.Unit(FLUX_UNIT)
     try:
         return 1.0 if unit == target else unit.to(target)

@@ -33,7 +33,7 @@ def parse_unit(text: "str | UnitBase") -> "UnitBase":
     """Reads a unit as surveys write it, such as `10**-17 erg/(s cm2 Angstrom)` or `1E-17 erg/cm^2/s/Ang`.
 
     Raises:
-        ValueError: for a text that is no unit.
+        ValueError: for a text that is no unit, or a logarithmic one.
     """
     from astropy import units
 
@@ -48,7 +48,7 @@ def parse_unit(text: "str | UnitBase") -> "UnitBase":
             unit = units.Unit(clean) if clean else None
         except (ValueError, TypeError):
             unit = None
-    if unit is None:
+    if not isinstance(unit, units.UnitBase):  # a magnitude is no linear unit
         msg = f"wanted a unit such as {FLUX_UNIT!r}, given {text!r}"
         raise ValueError(msg)
     return unit
