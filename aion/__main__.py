@@ -181,7 +181,7 @@ def _add_train(verbs) -> None:
         "train the tokenizers and the transformer of a recipe",
         "Writes DIR/bundle, which --model and AION.from_pretrained read, and the logs DIR/*.jsonl. Started again with\n"
         "the same DIR it goes on from the last checkpoint.",
-        "aion train tokenizers/aion-nano.toml -o runs/nano --steps 20",
+        "aion train benchmarks/recipes/nano.toml -o runs/nano --steps 20",
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.recipes")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder to write")
@@ -279,7 +279,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
     _check_writable(arguments.output)
     model = AION.from_pretrained(arguments.model, device=_device(arguments.device))
-    tables = [_read(path, arguments, model) for path in arguments.files]
+    tables = _read(arguments.files, arguments, model)
     if arguments.join:
         tables = [_join(tables)]
     columns = [_embed_table(model, *table, arguments) for table in tables]
@@ -310,23 +310,39 @@ def _check_writable(path: Path) -> None:
         pass
 
 
-def _read(path: Path, arguments: argparse.Namespace, model: "AION") -> "Table":
-    """Reads a file and leaves out what was asked to be left out; what the model does not know is an error."""
+def _read(files: Sequence[Path], arguments: argparse.Namespace, model: "AION") -> "list[Table]":
+    """Reads files and leaves out what was asked to be left out; what the model does not know is an error."""
     from aion.io import object_ids, read
     from aion.observations import near_miss
 
+    tables = [(str(path), object_ids(path, format=arguments.format), read(path, arguments.format)) for path in files]
+    found = {name for *_, observations in tables for name in observations}
     without = {name for names in arguments.without for name in names}
-    observations = {k: v for k, v in read(path, format=arguments.format).items() if k not in without}
-    known = {name: value for name, value in observations.items() if name in model.modalities}
-    unknown = [name for name in observations if name not in known]
+    if absent := sorted(without - found):
+        msg = f"--without {absent[0]}: no file has it; {near_miss(absent[0], found)}"
+        raise ValueError(msg)
+    return [(source, ids, _select(source, values, without, arguments, model)) for source, ids, values in tables]
+
+
+def _select(
+    source: str,
+    observations: "dict[str, Observation]",
+    without: set[str],
+    arguments: argparse.Namespace,
+    model: "AION",
+) -> "dict[str, Observation]":
+    from aion.observations import near_miss
+
+    known = {k: v for k, v in observations.items() if k in model.modalities and k not in without}
+    unknown = [name for name in observations if name not in model.modalities and name not in without]
     if unknown and not arguments.known_only:
         hint = near_miss(unknown[0], model.modalities) if len(unknown) == 1 else f"known: {', '.join(model.modalities)}"
-        msg = f"{path}: the model does not know {', '.join(unknown)}; {hint} (--known-only leaves out what it does not)"
+        msg = f"{source}: the model does not know {', '.join(unknown)}; {hint} (--known-only leaves those out)"
         raise ValueError(msg)
     if not known:
-        msg = f"{path}: nothing is left to embed; the model knows {', '.join(model.modalities)}"
+        msg = f"{source}: nothing is left to embed; the model knows {', '.join(model.modalities)}"
         raise ValueError(msg)
-    return str(path), object_ids(path, format=arguments.format), known
+    return known
 
 
 def _join(tables: "Sequence[Table]") -> "Table":

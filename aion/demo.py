@@ -284,8 +284,8 @@ def _report(work: Path, seen: Sequence[Seen], neighbours: Sequence[tuple], model
     """Fills the page, `demo.html`, which needs no other file."""
     first, real, made = seen[0], _tag("real"), _tag("model")
     text = {
-        "subtitle": f"aion {__version__}, {name} ({_count(model)} parameters, content hash {model.sha256[:16]})",
-        "model": name,
+        "subtitle": f"aion {__version__}, {_escape(name)}, {_count(model)} parameters, hash {model.sha256[:16]}",
+        "model": _escape(name),
         "spectrum_caption": f"DESI target {first.identifier}: flux and its error {real}, reconstruction from "
         f"{first.tokens[SPECTRUM]} tokens {made}. The residuals scatter by {first.scatter:.2f} sigma {made}.",
         "neighbours_text": f"The {len(neighbours)} of {gallery} simulated objects whose embeddings are nearest, by "
