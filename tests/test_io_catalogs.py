@@ -14,7 +14,9 @@ BANDS = ("g", "r", "i", "z", "w1", "w2", "w3", "w4")
 
 @pytest.fixture(params=["bundled", "sweep-310m005-320p000", "tractor-3301m002"])
 def catalogue(request, root):
-    return SAMPLES["desi-galaxy-tractor"] if request.param == "bundled" else root / f"tests/data/{request.param}.fits.gz"
+    return (
+        SAMPLES["desi-galaxy-tractor"] if request.param == "bundled" else root / f"tests/data/{request.param}.fits.gz"
+    )
 
 
 def test_catalogues_agree_with_astropy(catalogue):
@@ -59,7 +61,12 @@ def changed(path, **columns):
 
 
 def test_what_was_not_measured_is_nan(tmp_path):
-    columns = {"flux_r": [np.nan, 1.0], "flux_ivar_r": [1.0, np.nan], "flux_z": [1.0, np.inf], "flux_ivar_z": [1.0, 1.0]}
+    columns = {
+        "flux_r": [np.nan, 1.0],
+        "flux_ivar_r": [1.0, np.nan],
+        "flux_z": [1.0, np.inf],
+        "flux_ivar_z": [1.0, 1.0],
+    }
     observations = read(changed(tmp_path / "a.fits", **columns, ebv=[np.nan, 0.1]))
     assert observations["legacysurvey_flux_g"].measured.tolist() == [True, False]
     assert observations["legacysurvey_flux_r"].measured.tolist() == [False, False]
@@ -76,11 +83,11 @@ def test_a_composite_profile_has_no_single_shape(tmp_path):
     assert observations["legacysurvey_shape_r"].value[1] == 1
 
 
-@pytest.mark.parametrize("format", ["tractor", "sweep"])
-def test_a_flux_without_its_ivar_is_refused(tmp_path, format):
+@pytest.mark.parametrize("name", ["tractor", "sweep"])
+def test_a_flux_without_its_ivar_is_refused(tmp_path, name):
     path = changed(tmp_path / "a.fits", flux_z=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"a\.fits: it has no column 'flux_ivar_z'; did you mean .*'flux_ivar_g'"):
-        read(path, format=format)
+        read(path, format=name)
 
 
 def test_a_catalogue_without_fluxes_is_refused(tmp_path):

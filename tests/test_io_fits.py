@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import warnings
 import zipfile
 
@@ -55,7 +54,7 @@ def test_nothing_stays_open(plain, tmp_path):
     path.write_bytes(plain)
 
     def held() -> list[str]:
-        links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         return [text for text in [*links, Path("/proc/self/maps").read_text()] if "coadd.fits" in text]
 
     with open_file(path) as file:
@@ -83,14 +82,19 @@ def test_truncation_anywhere_is_one_clear_error(plain, tmp_path, kind):
     data = plain if kind == "plain" else COADD.read_bytes()
     path = tmp_path / f"cut.{kind}"
     lengths = np.unique(np.concatenate([np.linspace(10, len(data) - 1, 40), [81, 2879, 2880 * 7 + 1]]).astype(int))
-    for length in lengths:
-        path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match=r"truncated|damaged|no HDU") as caught, open_file(path) as file:
+
+    def read_all() -> None:
+        with open_file(path) as file:
             for name in ("FIBERMAP", "SCORES"):
                 file.column(name, "TARGETID")
             for name in file.names:
                 if name.endswith("FLUX"):
                     file.array(name)
+
+    for length in lengths:
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match="truncated or damaged") as caught:
+            read_all()
         assert len(str(caught.value)) < 400
 
 
@@ -151,7 +155,9 @@ def test_names_of_hdus_are_unique():
 def test_rows_of_varying_length_stay_apart(tmp_path):
     ragged = np.array([np.arange(2.0), np.arange(3.0)], dtype=object)
     path = tmp_path / "ragged.fits"
-    path.write_bytes(contents([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([fits.Column("a", "PD", array=ragged)])]))
+    path.write_bytes(
+        contents([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([fits.Column("a", "PD", array=ragged)])])
+    )
     with open_file(path) as file:
         rows = file.column("1", "a")
     assert [row.tolist() for row in rows] == [[0.0, 1.0], [0.0, 1.0, 2.0]]

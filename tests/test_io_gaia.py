@@ -86,8 +86,7 @@ def two_sources(members, product: str) -> Table:
     if product == "XP_SAMPLED":
         second["flux"] = second["flux"] * 2
         second = second[::-1]
-    table = Table({name: np.concatenate([second[name], first[name]]) for name in first.colnames})
-    return table
+    return Table({name: np.concatenate([second[name], first[name]]) for name in first.colnames})
 
 
 def test_several_sources_one_below_the_other(members, tmp_path):
@@ -138,7 +137,8 @@ def test_texts_of_coefficients(tmp_path, text, measured):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("(1, 2)", "wanted 55 coefficients, given 2"), ("(a, b)", "wanted 55 numbers, given the text")]
+    ("text", "message"),
+    [("(1, 2)", "wanted 55 coefficients, given 2"), ("(a, b)", "wanted 55 numbers, given the text")],
 )
 def test_wrong_coefficients_are_refused(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(f'source_id,bp_coefficients,rp_coefficients\n7,"{text}","{text}"\n')

@@ -34,7 +34,9 @@ def write_spec(path, original, case=str.lower, table="SPALL", **columns):
     )
     primary = fits.PrimaryHDU(header=fits.Header({k: header[k] for k in ("PLATEID", "MJD", "TELESCOP")}))
     primary.header["FIBERID"] = 122
-    result = fits.BinTableHDU.from_columns([fits.Column("Z", "E", array=[2.5]), fits.Column("ZWARNING", "J", array=[0])])
+    result = fits.BinTableHDU.from_columns(
+        [fits.Column("Z", "E", array=[2.5]), fits.Column("ZWARNING", "J", array=[0])]
+    )
     result.name = table
     fits.HDUList([primary, coadd, result]).writeto(path)
     return path

@@ -143,7 +143,7 @@ def test_manga_cubes_are_refused(manga):
 
 
 def test_a_stack_needs_its_unit_and_then_agrees_with_astropy(stack):
-    with pytest.raises(ValueError, match="stack-LRG.*'FLUX' has no BUNIT: give unit="):
+    with pytest.raises(ValueError, match=r"stack-LRG.*'FLUX' has no BUNIT: give unit="):
         read(stack)
     spectrum = read(stack, unit=UNIT)["spectrum"]
     with fits.open(stack) as hdus:

@@ -56,14 +56,16 @@ def test_containers_that_know_units(real, wanted, tmp_path, ending):
 def test_csv_knows_no_units(real, wanted, tmp_path):
     path = tmp_path / "spectrum.csv"
     quantity_table(real).write(path, format="ascii.csv")
-    with pytest.raises(ValueError, match="spectrum.csv: column 'flux' has no unit: give unit="):
+    with pytest.raises(ValueError, match=r"spectrum\.csv: column 'flux' has no unit: give unit="):
         read(path)
     with pytest.raises(ValueError, match="column 'wavelength' has no unit: give wavelength_unit="):
         read(path, unit=FLUX_UNIT)
     close(read(path, unit=FLUX_UNIT, wavelength_unit="nm")["spectrum"], wanted)
 
 
-@pytest.mark.parametrize(("name", "power"), [("ivar", 1), ("INVVAR", 1), ("Error", -0.5), ("variance", -1), ("flux_err", -0.5)])
+@pytest.mark.parametrize(
+    ("name", "power"), [("ivar", 1), ("INVVAR", 1), ("Error", -0.5), ("variance", -1), ("flux_err", -0.5)]
+)
 def test_noise_goes_by_its_column(real, wanted, name, power):
     flux, ivar, wavelength = real
     table = Table({"FLUX": flux, "Wave": wavelength, name: ivar**power})  # the noise without a unit: by the flux's
@@ -75,7 +77,7 @@ def test_noise_in_a_unit_of_its_own(real, wanted):
     table["error"] = table["error"].to(units.Unit("W m-2 nm-1"))
     close(from_table(table), wanted)
     table["error"] = table["error"].value * units.s
-    with pytest.raises(ValueError, match="column 'error': wanted the unit .* given 's'"):
+    with pytest.raises(ValueError, match=r"column 'error': wanted the unit .* given 's'"):
         from_table(table)
 
 
@@ -138,7 +140,8 @@ def rows_table(real, ragged: bool) -> Table:
     flux, ivar, wavelength = real
     lengths = [2500, 2000 if ragged else 2500]
     cells = {
-        name: [values[:n] for n in lengths] for name, values in zip(("flux", "ivar", "wave"), (flux, ivar, wavelength), strict=True)
+        name: [values[:n] for n in lengths]
+        for name, values in zip(("flux", "ivar", "wave"), (flux, ivar, wavelength), strict=True)
     }
     table = Table({"object_id": ["a", "b"]})
     for name, values in cells.items():

@@ -199,11 +199,11 @@ def _partner(file: FitsFile, names: list[str], index: int, cube: np.ndarray) -> 
     return name, np.broadcast_to(file.array(name), cube.shape)
 
 
-def _estimate(plane: np.ndarray) -> float:
-    """Estimates the inverse variance of a plane from differences of neighbouring pixels, which cancel smooth light."""
-    steps = np.concatenate([np.abs(np.diff(plane, axis=axis)).ravel() for axis in (0, 1)])
+def _estimate(plane: np.ndarray) -> np.ndarray:
+    """Estimates the inverse variance from second differences between pixels, in which smooth light cancels."""
+    steps = np.concatenate([np.abs(np.diff(plane, n=2, axis=axis)).ravel() for axis in (0, 1)])
     steps = steps[np.isfinite(steps)]
-    scatter = np.median(steps) / (0.6745 * np.sqrt(2.0)) if len(steps) else 0.0
+    scatter = np.median(steps) / (0.6745 * np.sqrt(6.0)) if len(steps) else 0.0
     if not scatter > 0:
         msg = "ivar='estimate': neighbouring pixels do not scatter, so there is no noise to estimate"
         raise ValueError(msg)

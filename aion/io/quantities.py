@@ -211,7 +211,9 @@ def from_specutils(spectrum: object, *, ivar: "Quantity | str | None" = None, me
             raise TypeError(msg)
         return Spectrum.stack([from_specutils(one, ivar=ivar, medium=medium) for one in spectrum])
     if getattr(spectrum, "spectral_axis_index", None) not in {None, np.ndim(spectrum.flux) - 1}:
-        msg = f"wanted the spectral axis last, given the shape {np.shape(spectrum.flux)}: move it with move_spectral_axis"
+        msg = (
+            f"wanted the spectral axis last, given the shape {np.shape(spectrum.flux)}: move it with move_spectral_axis"
+        )
         raise ValueError(msg)
     uncertainty = getattr(spectrum, "uncertainty", None)
     return from_quantity(

@@ -35,15 +35,18 @@ class Format(NamedTuple):
         read: reads the observations of an open file; its keyword arguments are the options of `read`.
         ids: names the objects of an open file, given the file's name for those that have none.
         redshift: reads the pipeline's redshifts, None if there are none.
+        containers: what an open file may be: "fits", "table" (ECSV, CSV, Parquet) or "archive" (zip).
     """
 
     matches: Callable[[object], bool]
     read: Callable[..., dict[str, Observation]]
     ids: Callable[[object, str], list[str]]
     redshift: Callable[[object], np.ndarray] | None = None
+    containers: tuple[str, ...] = ("fits",)
 
 
-_TRACTOR = Format(catalogs.is_tractor, catalogs.read_tractor, catalogs.tractor_ids)
+_ANY_TABLE = ("fits", "table")
+_TRACTOR = Format(catalogs.is_tractor, catalogs.read_tractor, catalogs.tractor_ids, containers=_ANY_TABLE)
 
 FORMATS: dict[str, Format] = {
     "desi-coadd": Format(spectra.is_desi_coadd, spectra.read_desi_coadd, spectra.desi_coadd_ids),
@@ -52,13 +55,17 @@ FORMATS: dict[str, Format] = {
     "sdss-loglam": Format(sdss.is_sdss_loglam, sdss.read_sdss_loglam, sdss.sdss_loglam_ids),
     "manga": Format(spectra.is_manga, spectra.read_manga, spectra.manga_ids, spectra.manga_redshift),
     "fits-spectrum": Format(spectra.is_fits_spectrum, spectra.read_fits_spectrum, spectra.fits_spectrum_ids),
-    "gaia-xp-continuous": Format(gaia.is_gaia_xp_continuous, gaia.read_gaia_xp_continuous, gaia.gaia_ids),
-    "gaia-xp-sampled": Format(gaia.is_gaia_xp_sampled, gaia.read_gaia_xp_sampled, gaia.gaia_ids),
-    "gaia-xp-archive": Format(gaia.is_gaia_archive, gaia.read_gaia_archive, gaia.gaia_archive_ids),
+    "gaia-xp-continuous": Format(
+        gaia.is_gaia_xp_continuous, gaia.read_gaia_xp_continuous, gaia.gaia_ids, containers=_ANY_TABLE
+    ),
+    "gaia-xp-sampled": Format(gaia.is_gaia_xp_sampled, gaia.read_gaia_xp_sampled, gaia.gaia_ids, containers=_ANY_TABLE),
+    "gaia-xp-archive": Format(
+        gaia.is_gaia_archive, gaia.read_gaia_archive, gaia.gaia_archive_ids, containers=("archive",)
+    ),
     "tractor": _TRACTOR,
     "sweep": _TRACTOR,  # a Tractor catalogue with fewer columns
     "image": Format(images.is_image, images.read_image, images.image_ids),
-    "table": Format(tables.is_table, tables.read_table, tables.table_ids),
+    "table": Format(tables.is_table, tables.read_table, tables.table_ids, containers=_ANY_TABLE),
 }
 
 
@@ -149,7 +156,11 @@ def _opened(path: str | Path, format: str | None) -> "Iterator[tuple[File, str]]
         raise ValueError(msg)
     try:
         with open_file(path) as file:
-            yield file, format or _identify(file)
+            name = format or _identify(file)
+            if (given := _container(file)) not in FORMATS[name].containers:
+                msg = f"it is no {name} file: wanted {' or '.join(FORMATS[name].containers)}, given {given}"
+                raise ValueError(msg)
+            yield file, name
     except FileNotFoundError:
         raise
     except (ValueError, OSError) as error:
@@ -157,14 +168,20 @@ def _opened(path: str | Path, format: str | None) -> "Iterator[tuple[File, str]]
         raise ValueError(msg) from error
 
 
+def _container(file: "File") -> str:
+    return "fits" if isinstance(file, FitsFile) else "archive" if isinstance(file, dict) else "table"
+
+
 def _identify(file: "File") -> str:
     for name, known in FORMATS.items():
         if known.matches(file):
             return name
-    if isinstance(file, FitsFile):
-        contents = f"HDUs {', '.join(file.names)}"
-    else:
-        contents = f"members {', '.join(file)}" if isinstance(file, dict) else f"columns {', '.join(file.colnames)}"
+    kind, names = {
+        "fits": lambda: ("HDUs", file.names),
+        "archive": lambda: ("members", file),
+        "table": lambda: ("columns", file.colnames),
+    }[_container(file)]()
+    contents = f"{kind} {', '.join(names)}"
     msg = (
         f"it has no known format: no spectrum, image or catalogue in its {contents[:300]}; known: {', '.join(FORMATS)}"
     )

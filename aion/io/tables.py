@@ -123,8 +123,8 @@ def from_table(
     names = column_names(table)
     flux = flux or _pick(names, _FLUX) or "flux"
     wavelength = wavelength or _pick(names, _WAVELENGTH) or "wavelength"
-    kind, noise = _find_noise(names, ivar, error)
     columns = {"flux": column(table, flux), "wavelength": column(table, wavelength)}
+    kind, noise = _find_noise(names, ivar, error)
     columns["noise"] = noise if noise == "estimate" else _rescaled(table, noise, kind, unit or _unit(table, flux))
     columns["bad"] = column(table, "mask") != 0 if "mask" in names else None
     if wavelength.lower().startswith("log"):
