@@ -180,14 +180,17 @@ def galaxies(data):
 
 
 def choose(labels, count):
-    """Picks representative rows by the farthest-point rule."""
+    """Picks half of the rows by the farthest-point rule, for the unusual, and half evenly in Teff, for the usual."""
     space = (labels - labels.mean(0)) / labels.std(0)
     picked = [int(np.argmin((space**2).sum(1)))]
     distance = ((space - space[picked[0]]) ** 2).sum(1)
-    while len(picked) < count:
+    while len(picked) < count // 2:
         picked.append(int(np.argmax(distance)))
         distance = np.minimum(distance, ((space - space[picked[-1]]) ** 2).sum(1))
-    return np.sort(picked)
+    rest = np.setdiff1d(np.arange(len(labels)), picked)
+    rest = rest[np.argsort(labels[rest, 0], kind="stable")]
+    usual = rest[np.linspace(0, len(rest) - 1, count - len(picked)).round().astype(int)]
+    return np.sort(np.concatenate([picked, usual]))
 
 
 def extend_star(wavelength, flux, teff, populations):
@@ -219,10 +222,13 @@ def stars(data, populations):
     labels = np.stack([np.log10(meta["teff"]), meta["logg"], meta["feh"]], 1).astype(float)
     good = np.isfinite(labels).all(1) & np.isfinite(file["flux"]).all(1) & (meta["miles_id"] % 5 != 0)
     good &= (np.quantile(file["flux"], 0.002, axis=1) > 0) & (np.median(file["flux"], axis=1) > 0)
+    good &= (labels[:, 2] < 0.8) & (labels[:, 2] > -3.2)  # beyond stand chemically peculiar stars
     rows = np.flatnonzero(good)
     rows = rows[choose(labels[rows], STARS)]
+    # The deepest bands of the coolest stars scatter below zero: keep a hundredth of what surrounds them.
+    positive = [np.maximum(f, 0.01 * median_filter(np.abs(f), 401)) for f in file["flux"][rows].astype(float)]
     flux = np.array(
-        [extend_star(wavelength, np.clip(file["flux"][r], 0, None), 10 ** labels[r, 0], populations) for r in rows]
+        [extend_star(wavelength, f, 10 ** labels[r, 0], populations) for f, r in zip(positive, rows, strict=True)]
     )
     space = labels[rows] / labels[good].std(0)
     distance = ((space[:, None] - space[None]) ** 2).sum(-1) + 1e9 * np.eye(len(rows))
@@ -352,7 +358,7 @@ def profiles():
     }
     out = {}
     for name, curve in curves.items():
-        sigma = np.geomspace(0.15, 2.3, 6) if name == "exponential" else np.geomspace(0.025, 3.6, 8)
+        sigma = np.geomspace(0.25, 1.9, 4) if name == "exponential" else np.geomspace(0.04, 3.4, 6)
         design = np.exp(-0.5 * (radius[:, None] / sigma) ** 2) / (2 * np.pi * sigma**2)
         curve = curve / (curve * area).sum()
         weight = np.sqrt(area / (curve + 1e-3))

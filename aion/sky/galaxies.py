@@ -69,9 +69,11 @@ def galaxy_parameters(draws: Draws, max_redshift: float) -> dict[str, Tensor]:
     centre = (modulus - 21.0 + 1.2 * z).clamp(15.5, 21.5)
     low, high = torch.full_like(z, 15.0), torch.full_like(z, 22.5)
     u = draws.uniform("galaxy.magnitude")
-    # One in five has any magnitude, so that faint dwarfs nearby and bright ones far away are known too.
+    # One in five has any magnitude that is not brighter than galaxies are: faint dwarfs nearby are known too.
+    brightest = torch.maximum(low, centre - 2)
     anything = draws.uniform("galaxy.magnitude.kind") < 0.2
-    magnitude = torch.where(anything, low + (high - low) * u, _truncated_normal(u, centre, 1.0, low, high))
+    usual = _truncated_normal(u, centre, 1.0, low, high)
+    magnitude = torch.where(anything, brightest + (high - brightest) * u, usual)
     absolute = magnitude - modulus - 0.9 * z
     log_age = burst * young + middle_share * middle + (1 - burst - middle_share) * old
     log_mass = -0.4 * (absolute - 4.65) + 0.62 * log_age - 0.2 + 0.2 * metallicity
@@ -137,7 +139,7 @@ def _line_ratios(draws: Draws, p: dict[str, Tensor]) -> dict[str, Tensor]:
     quiet = (p["quiet"] > 0) & ~agn
 
     def power(stars: Tensor | float, nucleus: float, weak: float, scatter: float, k: int) -> Tensor:
-        centre = torch.where(agn, nucleus, torch.where(quiet, weak, torch.as_tensor(stars, dtype=x.dtype)))
+        centre = torch.where(agn, nucleus, torch.where(quiet, weak, stars + 0 * x))
         return 10 ** (centre + scatter * n[:, k])
 
     beta = _BALMER["hbeta"]

@@ -61,11 +61,12 @@ def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, flo
 def _desi_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
     """Returns the three arms joined in order of wavelength, overlapping pixels kept: 7958 pixels."""
     device = draws.index.device
-    pixels = [start + 0.8 * torch.arange(n, dtype=torch.float64, device=device) for start, n in _ARMS]
+    # In whole tenths of an Angstrom, so that pixels at one wavelength in two arms are equal.
+    pixels = [start * 10 + 8 * torch.arange(n, dtype=torch.float64, device=device) for start, n in _ARMS]
     arms = torch.cat([torch.full_like(p, k, dtype=torch.long) for k, p in enumerate(pixels)])
     joined = torch.cat(pixels)
-    order = joined.mul(10).round().argsort(stable=True)
-    grid, arms = joined[order].expand(len(draws), -1), arms[order]
+    order = joined.argsort(stable=True)
+    grid, arms = (joined[order] / 10).expand(len(draws), -1), arms[order]
     return (_affine(draws, grid, 6712.0, (0.9, 1.01), 60.0) if varied else grid), arms
 
 

@@ -138,8 +138,8 @@ def calzetti(wavelength: Tensor) -> Tensor:
     blue = 2.659 * (-2.156 + 1.509 * x - 0.198 * x**2 + 0.011 * x**3) + 4.05
     red = 2.659 * (-1.857 + 1.040 * x) + 4.05
     # The published red branch ends at 2.2 micron: continue it by a power law that agrees there.
-    far = (2.659 * (-1.857 + 1.040 / 2.0) + 4.05) * (x * 2.0) ** 1.7
-    return torch.where(x > 1 / 0.63, blue, torch.where(x > 0.5, red, far))
+    far = (2.659 * (-1.857 + 1.040 / 2.2) + 4.05) * (x * 2.2) ** 1.7
+    return torch.where(x > 1 / 0.63, blue, torch.where(x > 1 / 2.2, red, far))
 
 
 def milky_way(wavelength: Tensor) -> Tensor:

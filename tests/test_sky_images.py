@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+
+from aion.sky.draws import Draws
+from aion.sky.images import IMAGE_SHAPE, legacy_image
+from aion.sky.templates import Templates
+
+TEMPLATES = Templates.load()
+SCALE = 0.262
+
+
+def observe(
+    n: int, radius: float, e1: float = 0.0, e2: float = 0.0, star: bool = False, flux: float = 1e4, noise=False
+):
+    def full(value: float) -> torch.Tensor:
+        return torch.full((n,), value, dtype=torch.float64)
+
+    shape = {"radius": full(radius), "e1": full(e1), "e2": full(e2), "bulge": full(0.3)}
+    true = torch.tensor([0.5, 1.0, 1.2, 1.4], dtype=torch.float64) * full(flux)[:, None]
+    kind = torch.full((n,), star)
+    return legacy_image(true, shape, kind, Draws(0, torch.arange(n)), TEMPLATES, noise)
+
+
+def moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Second moments about the centroid in arcsec^2: north-north, east-east, north-east; row 0 south, column 0 east."""
+    image = image.double() / image.double().sum((-1, -2), keepdim=True)
+    at = (torch.arange(64, dtype=torch.float64) - 31.5) * SCALE
+    north, east = at[:, None].expand(64, 64), -at[None].expand(64, 64)
+    n, e = ((image * x).sum((-1, -2), keepdim=True) for x in (north, east))
+    dn, de = north - n, east - e
+    return tuple((image * x).sum((-1, -2)) for x in (dn * dn, de * de, dn * de))
+
+
+def test_a_star_has_its_flux_and_the_seeing():
+    image, _ = observe(16, 0.0, star=True, flux=1e5)  # so bright that neighbours do not count
+    expected = torch.tensor([0.5, 1.0, 1.2, 1.4]) * 1e5
+    torch.testing.assert_close(image.sum((2, 3)), expected.expand(16, -1), rtol=2e-3, atol=0)
+    north, east, mixed = moments(image)
+    # sigma of a FWHM of 1.0 to 1.5 arcsec, widened by the wings (0.2 of the light, 1.9 times as wide) and the pixel
+    low, high = (((f / 2.3548) ** 2 + SCALE**2 / 12) * (0.8 + 0.2 * 1.9**2) for f in (1.0, 1.5))
+    assert (north > 0.99 * low).all()
+    assert (north < 1.01 * high + 0.02).all()
+    torch.testing.assert_close(north, east, rtol=0.03, atol=0)
+    assert (mixed.abs() < 0.04 * north).all()
+
+
+def test_objects_sit_within_half_a_pixel_of_the_middle():
+    image, _ = observe(32, 0.0, star=True, flux=1e5)
+    light = image[:, 1] / image[:, 1].sum((1, 2), keepdim=True)
+    for axis in (1, 2):
+        at = (light.sum(3 - axis) * (torch.arange(64) - 31.5)).sum(1)
+        assert (at.abs() < 0.52).all()
+        assert at.std() > 0.1
+
+
+def test_a_galaxy_keeps_its_flux_and_half_of_it_lies_within_its_radius():
+    image, _ = observe(8, 1.5)
+    whole = image[:, 1].sum((1, 2))
+    assert ((whole / 1e4 - 1).abs() < 0.06).all()  # the wings of the bulge reach beyond the stamp
+    at = (torch.arange(64) - 31.5) * SCALE
+    near = at[:, None] ** 2 + at[None] ** 2 < 1.5**2
+    inside = (image[:, 1] * near).sum((1, 2)) / 1e4
+    assert ((inside > 0.33) & (inside < 0.55)).all()  # less than half, for the seeing
+
+
+@pytest.mark.parametrize("angle", [0, 30, 90, 140])
+def test_ellipticity_is_that_of_the_legacy_surveys(angle):
+    """The position angle is half of atan2(e2, e1), from north through east."""
+    e = 0.4
+    e1, e2 = (e * f(2 * math.radians(angle)) for f in (math.cos, math.sin))
+    north, east, mixed = moments(observe(4, 1.2, e1, e2)[0][:, 1])
+    found = torch.rad2deg(0.5 * torch.atan2(2 * mixed, north - east))
+    turn = (found - angle + 90) % 180 - 90
+    assert (turn.abs() < 2).all()
+    round_north, round_east, _ = moments(observe(4, 1.2)[0][:, 1])
+    torch.testing.assert_close(round_north, round_east, rtol=0.02, atol=0.0)
+
+
+def test_bulges_are_red():
+    image, _ = observe(4, 1.0)
+    flux = image.sum((2, 3))
+    bare = torch.tensor([0.5, 1.0, 1.2, 1.4])
+    torch.testing.assert_close(flux / flux[:, 1:2], bare.expand(4, -1), rtol=0.03, atol=0)
+    many = observe(40, 1.0)[0]
+    concentration = many[:, :, 29:35, 29:35].sum((2, 3)) / many.sum((2, 3))
+    assert concentration[:, 3].mean() > concentration[:, 0].mean()
+
+
+def test_noise_is_as_reported_and_of_the_published_depth():
+    noisy, ivar = observe(60, 0.0, star=True, flux=3.0, noise=True)
+    clean, same = observe(60, 0.0, star=True, flux=3.0)
+    assert torch.equal(ivar, same)
+    assert noisy.shape == (60, *IMAGE_SHAPE)
+    measured = ivar > 0
+    chi = ((noisy - clean) * ivar.sqrt())[measured].double()
+    assert (chi**2).mean().item() == pytest.approx(1, abs=0.01)
+    # The flux of a point source, fitted with 4 pi sigma^2 pixels, has the 5-sigma depth of g = 24.7.
+    corner = ivar[:, 0, 0, 0]
+    sigma = corner[corner > 0].rsqrt().median().item() * math.sqrt(4 * math.pi) * 0.53 / SCALE
+    assert 22.5 - 2.5 * math.log10(5 * sigma) == pytest.approx(24.7, abs=0.15)
+
+
+def test_some_bands_and_pixels_are_missing():
+    _, ivar = observe(100, 0.5, flux=10.0)
+    lost = (ivar == 0).flatten(2).all(2)
+    assert 0.01 < lost.float().mean() < 0.08
+    assert ((ivar == 0).float().mean((2, 3))[~lost] < 0.01).all()
+    assert (ivar[~lost] == 0).any()

@@ -1,0 +1,230 @@
+import math
+
+import pytest
+import torch
+
+from aion.observations import Image, Observation, Scalar, Spectrum
+from aion.sky import MODALITIES, Sky
+from aion.sky.galaxies import MAX_REDSHIFT
+
+EVERY = pytest.mark.parametrize("name", MODALITIES)
+OBJECTS = torch.arange(24)
+
+
+def tensors(observation: Observation) -> list[torch.Tensor]:
+    names = {Spectrum: ("flux", "ivar", "wavelength"), Image: ("flux", "ivar"), Scalar: ("value",)}[type(observation)]
+    return [getattr(observation, name) for name in names]
+
+
+def same(a: Observation, b: Observation) -> bool:
+    """Bit for bit, NaN equal to NaN."""
+    return all(
+        torch.equal(x.nan_to_num(nan=-1e30), y.nan_to_num(nan=-1e30))
+        for x, y in zip(tensors(a), tensors(b), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def sky() -> dict[str, Observation]:
+    return Sky(seed=1).observe(OBJECTS)
+
+
+def test_every_modality_has_every_object(sky):
+    assert tuple(sky) == MODALITIES
+    assert all(len(observation) == len(OBJECTS) for observation in sky.values())
+
+
+@EVERY
+def test_an_object_does_not_depend_on_its_batch(sky, name):
+    """Bit for bit: alone, shuffled, repeated, and with only this modality computed."""
+    one = Sky(seed=1, modalities=[name])
+    order = [17, 3, 3, 9]
+    assert same(one.observe(order)[name], sky[name][order])
+    for index in (0, 5):
+        assert same(one.observe([index])[name], sky[name][index])
+
+
+@EVERY
+def test_seeds_are_other_skies(sky, name):
+    other = Sky(seed=2, modalities=[name]).observe(OBJECTS)[name]
+    assert not same(other, sky[name])
+
+
+def test_indices_may_be_any_integers_and_are_not_written_to():
+    one = Sky(seed=1, modalities=["redshift"])
+    given = torch.tensor([4, 2**40, -7])
+    copy = given.clone()
+    value = one.observe(given)["redshift"].value
+    assert torch.equal(given, copy)
+    assert torch.equal(one.observe([4, 2**40, -7])["redshift"].value, value)
+    assert torch.equal(one.observe(given.to(torch.int64))["redshift"].value, value)
+    assert torch.equal(one.observe(range(4, 5))["redshift"].value, value[:1])
+
+
+def test_results_may_be_written_to():
+    """What is given out is nobody else's: changing it does not change the sky."""
+    one = Sky(seed=1, modalities=["desi_spectrum", "legacysurvey_image", "redshift"], complete=True)
+    first = one.observe([1, 2])
+    kept = {name: [t.clone() for t in tensors(o)] for name, o in first.items()}
+    for observation in first.values():
+        for tensor in tensors(observation):
+            tensor.mul_(0)
+    for name, observation in one.observe([1, 2]).items():
+        assert all(torch.equal(a, b) for a, b in zip(tensors(observation), kept[name], strict=True))
+
+
+def test_without_noise_all_else_is_the_same(sky):
+    clean = Sky(seed=1).observe(OBJECTS, noise=False)
+    for name, observation in sky.items():
+        if isinstance(observation, Scalar):
+            assert torch.equal(clean[name].measured, observation.measured)
+        else:
+            assert torch.equal(clean[name].ivar, observation.ivar)
+            chi = ((clean[name].flux - observation.flux) * observation.ivar.sqrt())[observation.measured]
+            assert (chi.double() ** 2).mean().item() == pytest.approx(1, abs=0.1)
+    assert torch.equal(clean["redshift"].value, sky["redshift"].value)
+
+
+def test_some_objects_lack_some_surveys_and_complete_ones_lack_none():
+    names = ["desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_image"]
+    for complete in (False, True):
+        seen = Sky(modalities=names, complete=complete).observe(range(60))
+        for name in names:
+            has = seen[name].measured.reshape(60, -1).any(1)
+            assert has.all() == complete
+            assert has.any()
+
+
+def test_stars_have_gaia_and_galaxies_have_not():
+    one = Sky(galaxies=0.5)
+    index = torch.arange(200)
+    labels, seen = (
+        one.labels(index),
+        Sky(galaxies=0.5, modalities=["gaia_flux_g", "gaia_bp_coefficients"]).observe(index),
+    )
+    star = labels["kind"] == 1
+    assert 70 < star.sum() < 130
+    assert not seen["gaia_flux_g"].measured[~star].any()
+    assert seen["gaia_flux_g"].measured[star].float().mean() > 0.8
+    assert seen["gaia_bp_coefficients"].value.shape == (200, 55)
+    assert 0.2 < seen["gaia_bp_coefficients"].measured.all(1)[star].float().mean() < 0.8
+
+
+@pytest.mark.parametrize(("share", "kind"), [(1.0, 0.0), (0.0, 1.0)])
+def test_one_kind_alone(share, kind):
+    one = Sky(galaxies=share)
+    assert (one.labels(range(50))["kind"] == kind).all()
+    assert len(one.observe(range(3))["desi_spectrum"]) == 3
+
+
+def test_labels_are_the_truth_and_have_meaning():
+    one = Sky(modalities=["redshift", "legacysurvey_flux_r", "legacysurvey_shape_r"], complete=True)
+    labels, seen = one.labels(range(2000)), one.observe(range(2000), noise=False)
+    star = labels["kind"] == 1
+    assert torch.equal(labels["redshift"], seen["redshift"].value)
+    assert labels["redshift"][star].abs().max() < 2e-3
+    assert (labels["redshift"][~star] > 0).all()
+    magnitude = 22.5 - 2.5 * torch.log10(seen["legacysurvey_flux_r"].value)
+    torch.testing.assert_close(magnitude, labels["magnitude"], rtol=0, atol=1e-4)
+    ranges = {"log_age": (-2.5, 1.2), "metallicity": (-1.36, 0.36), "dust": (0, 1), "burst": (0, 1), "sigma": (60, 350)}
+    for name, (low, high) in (ranges | {"log_mass": (3, 13)}).items():
+        assert labels[name][star].isnan().all()
+        assert labels[name][~star].min() >= low
+        assert labels[name][~star].max() <= high
+    for name, (low, high) in {"teff": (2500, 4e4), "logg": (-1, 7), "feh": (-3.5, 1)}.items():
+        assert labels[name][~star].isnan().all()
+        assert labels[name][star].min() >= low
+        assert labels[name][star].max() <= high
+    assert (seen["legacysurvey_shape_r"].value[star] == 0).all()
+
+
+@pytest.mark.parametrize("highest", [0.01, 0.4, 1.0, MAX_REDSHIFT])
+def test_redshifts_fill_their_range(highest):
+    z = Sky(galaxies=1, max_redshift=highest, modalities=["redshift"]).observe(range(4000))["redshift"].value
+    assert z.min() > 0
+    assert z.max() <= highest
+    assert (z > 0.8 * highest).float().mean() > 0.02
+    assert (z < 0.2 * highest).float().mean() > 0.02
+    if highest == 1.0:
+        assert ((z > 0.05) & (z < 0.3)).float().mean() > 0.3
+
+
+def test_sky_positions_are_uniform():
+    seen = Sky(modalities=["ra", "dec"]).observe(range(4000))
+    ra, dec = seen["ra"].value, torch.sin(torch.deg2rad(seen["dec"].value))
+    for value, low, high in ((ra, 0, 360), (dec, -1, 1)):
+        histogram = torch.histc(value, 10, low, high)
+        assert ((histogram - 400) ** 2 / 400).sum() < 9 + 5 * math.sqrt(18)
+
+
+def test_photometry_and_spectra_are_of_one_object():
+    """The mean of a spectrum over r is the r flux up to the fibre, the same for both spectrographs up to theirs."""
+    names = ["desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r"]
+    seen = Sky(modalities=names, complete=True, varied=False, seed=4).observe(range(80), noise=False)
+    r = seen["legacysurvey_flux_r"].value * 3.631e-12 * 2.998e18 / 6439**2  # 1e-17 erg/s/cm2/A
+    for name in names[:2]:
+        spectrum = seen[name]
+        inside = (spectrum.wavelength > 5700) & (spectrum.wavelength < 7200) & spectrum.measured
+        mean = (spectrum.flux * inside).sum(1) / inside.sum(1)
+        loss = torch.log10(mean / r)
+        assert loss.min() > -0.8
+        assert loss.max() < 0.2
+
+
+@pytest.mark.parametrize("name", ["desi_spectrum", "sdss_spectrum"])
+def test_masks_alone_predict_no_redshift(name):
+    """The control of a simulation that leaks through its masks: flux zero, masks and grids kept, scores at chance."""
+    one = Sky(galaxies=1, modalities=[name, "redshift"], complete=True)
+    seen = one.observe(range(700))
+    target = torch.log1p(seen["redshift"].value).double()
+    spectrum = seen[name]
+    measured = spectrum.measured.double()
+    ends = torch.stack(
+        [
+            torch.where(spectrum.measured, spectrum.wavelength, fill).aminmax(dim=1)[k]
+            for k, fill in ((0, 1e5), (1, 0.0))
+        ],
+        1,
+    )
+    features = torch.cat(
+        [
+            torch.nn.functional.avg_pool1d(measured[:, None], 100)[:, 0],
+            spectrum.wavelength[:, ::500].double() / 1e3,
+            ends.double() / 1e3,
+        ],
+        1,
+    )
+    features = (features - features.mean(0)) / features.std(0).clamp(min=1e-9)
+    train, test = slice(0, 500), slice(500, 700)
+    x, y = features[train], target[train] - target[train].mean()
+    weight = torch.linalg.solve(x.T @ x + 300 * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y)
+    rest = target[test] - target[train].mean()
+    score = 1 - ((rest - features[test] @ weight) ** 2).mean() / rest.var()
+    assert score < 0.05
+    for end in ends.T:
+        assert torch.corrcoef(torch.stack([end.double(), target]))[0, 1].abs() < 4 / math.sqrt(len(target))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"galaxies": 1.2}, ValueError, "between 0 and 1"),
+        ({"max_redshift": 3.0}, ValueError, "max_redshift"),
+        ({"max_redshift": 0.0}, ValueError, "max_redshift"),
+        ({"modalities": ["desi_spectra"]}, ValueError, "did you mean 'desi_spectrum'"),
+        ({"modalities": "redshift"}, TypeError, "sequence of names"),
+    ],
+)
+def test_wrong_skies_are_refused(arguments, error, words):
+    with pytest.raises(error, match=words):
+        Sky(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("indices", "error"),
+    [([], ValueError), (torch.zeros(2, 2, dtype=torch.long), ValueError), (5, ValueError), ([0.5], TypeError)],
+)
+def test_wrong_numbers_are_refused(indices, error):
+    for ask in (Sky().observe, Sky().labels):
+        with pytest.raises(error, match="object number"):
+            ask(indices)
