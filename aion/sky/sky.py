@@ -114,7 +114,7 @@ class Sky:
     def labels(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Returns the truth of objects, each `(B,)` float32, NaN where it has no meaning.
 
-        `kind` (0 galaxy, 1 star), `redshift`, `magnitude` (true r before the Milky Way's share of error), and for
+        `kind` (0 galaxy, 1 star), `redshift`, `magnitude` (true r, AB, as dimmed by the Milky Way), and for
         galaxies `log_age` (light-weighted, log10 Gyr), `metallicity` (log10 of solar), `dust` (E(B-V) of its own),
         `burst` (share of the light in young stars), `sigma` (km/s), `log_mass` (log10 of solar masses, from the
         magnitude and a crude mass-to-light ratio), for stars `teff` (K), `logg` (log10 cm/s2), `feh` (dex).
