@@ -1,6 +1,7 @@
 """Reads the sources with `ast` and holds them to the structure: who may import whom, and what a file looks like."""
 
 import ast
+import subprocess
 import sys
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"aion.observations"},
     {"aion.tokens", "aion.posterior", "aion.nn"},
-    {"aion.training", "aion.probes", "aion.steering", "aion.index", "aion.plotting"},
+    {"aion.bundle", "aion.training", "aion.probes", "aion.steering", "aion.index", "aion.plotting"},
     {
         "aion.tokenizers",
         "aion.transformer",
@@ -42,11 +43,16 @@ TRAINING_PATH = {
     "aion.transformer",
     "aion.masking",
     "aion.sky",
+    "aion.bundle",
+    "aion.model",
     "aion.recipes",
 }
 TRAINING_PACKAGES = {"torch", "numpy", "safetensors", "tqdm", "tomli"}  # tomli: tomllib of Python 3.10
+ON_DEMAND = {"huggingface_hub"}  # inside functions only: what fetches or uploads a bundle, which training does not
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 WITHOUT_MODULE = {"test_layers", "test_notebooks", "test_packaging", "test_readme"}  # tests of what is not one module
+
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 PATHS = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -111,10 +117,24 @@ def test_no_circles():
 
 @EVERY
 def test_the_training_path_needs_little(module):
-    others = {name.split(".")[0] for name in imported(TREES[module])} - {"aion"} - sys.stdlib_module_names
-    if room(module) in TRAINING_PATH:
-        assert others <= TRAINING_PACKAGES
     assert "matplotlib.pyplot" not in set(imported(TREES[module]))  # it holds global state
+    if room(module) not in TRAINING_PATH:
+        return
+    known = {"aion"} | sys.stdlib_module_names | TRAINING_PACKAGES
+    assert {name.split(".")[0] for name in imported(TREES[module])} - known <= ON_DEMAND
+    functions = (node for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    inside = {id(node) for function in functions for node in ast.walk(function)}
+    at_import = ast.Module([n for n in ast.walk(TREES[module]) if isinstance(n, IMPORTS) and id(n) not in inside], [])
+    assert {name.split(".")[0] for name in imported(at_import)} <= known
+
+
+def test_the_training_path_loads_without_the_other_packages():
+    blocked = ("astropy", "datasets", "huggingface_hub", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn")
+    names = sorted(module for module in TREES if room(module) in TRAINING_PATH)
+    code = f"import sys, importlib\nsys.modules.update(dict.fromkeys({blocked}))\n"
+    code += f"for name in {names}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @EVERY
