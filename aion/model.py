@@ -1,15 +1,11 @@
 """`AION`: tokenizers and transformer moved, saved and loaded as one.
 
-A bundle is a folder: `config.json`, `transformer.safetensors`, one `tokenizers/<name>.safetensors` each and a model card.
-`config.json` holds the keyword arguments of every part, which tokenizer reads which modality, the SHA-256 of every
-weight file and where the model comes from. The hash of the model is the hash of those hashes.
+What is on disk is a bundle, see `aion.bundle`.
 """
 
 __all__ = ["AION"]
 
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 
@@ -18,18 +14,15 @@ from pathlib import Path
 
 import torch
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from aion.bundle import FORMAT, digest, load_weights, locate, read_config, sha256
 from aion.observations import Observation, near_miss
 from aion.posterior import Posterior
 from aion.tokenizers import Tokenizer, build
 from aion.tokens import Tokens, TokenSequence
 from aion.transformer import Transformer
-
-FORMAT = 1  # of the bundle; a reader refuses any other
-BUNDLED = Path(__file__).parent / "models"
 
 
 class AION(nn.Module):
@@ -114,8 +107,8 @@ class AION(nn.Module):
 
         Raises:
             TypeError: for an observation of the wrong kind.
-            ValueError: for an unknown modality (with the near misses), batches that differ, values no tokenizer knows, or
-                an object without any token (named by its row).
+            ValueError: for an unknown modality (with the near misses), batches that differ, values that no tokenizer
+                knows, or an object without any token (named by its row).
         """
         return self.vocabulary.pack(self.encode_tokens(observations))
 
@@ -236,14 +229,14 @@ class AION(nn.Module):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            digest = self._write(temporary)
+            model_sha256 = self._write(temporary)
             temporary.chmod(0o755)
             if folder.exists():
                 shutil.rmtree(folder)
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return digest
+        return model_sha256
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the bundle to the Hugging Face Hub and returns the address of the commit."""
@@ -276,12 +269,12 @@ class AION(nn.Module):
             FileNotFoundError: if there is no such bundle, or a file of it is missing.
             ValueError: for a damaged or altered file, or a bundle of another format.
         """
-        folder = _locate(name, revision)
-        config = _read_config(folder)
+        folder = locate(name, revision)
+        config = read_config(folder)
         with torch.device("meta"):
             model = cls._empty(config)
         for key, module in model._modules_by_file().items():
-            _load(module, folder, key, config["sha256"])
+            load_weights(module, folder, key, config["sha256"])
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model.transformer.to(dtype=dtype or torch.float32)
@@ -290,7 +283,7 @@ class AION(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Returns the content hash: that of the hashes of its weight files and its configuration, as loaded or as it is."""
+        """Returns the content hash of weights and configuration, as loaded, or as they are if never loaded."""
         if self._loaded_sha256 is not None:
             return self._loaded_sha256
         with tempfile.TemporaryDirectory() as folder:
@@ -324,20 +317,20 @@ class AION(nn.Module):
         (folder / "tokenizers").mkdir()
         for key, module in self._modules_by_file().items():
             save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, folder / key)
-            hashes[key] = _sha256(folder / key)
+            hashes[key] = sha256(folder / key)
         config = self._config()
-        digest = _digest(config, hashes)
+        model_sha256 = digest(config, hashes)
         config |= {
             "sha256": hashes,
-            "model_sha256": digest,
+            "model_sha256": model_sha256,
             "aion_version": aion.__version__,
             "provenance": self.provenance,
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").write_text(self._card(digest))
-        return digest
+        (folder / "README.md").write_text(self._card(model_sha256))
+        return model_sha256
 
-    def _card(self, digest: str) -> str:
+    def _card(self, model_sha256: str) -> str:
         rows = "\n".join(f"| `{n}` | {self.tokenizer(n).describe()} |" for n in self.modalities)
         facts = "\n".join(f"- {key}: {value}" for key, value in self.provenance.items())
         count = sum(p.numel() for p in self.transformer.parameters())
@@ -345,89 +338,7 @@ class AION(nn.Module):
             "---\nlibrary_name: aion\nlicense: mit\npipeline_tag: feature-extraction\n"
             "tags: [astronomy, foundation-model, spectroscopy, photometry]\n---\n\n"
             f"# An `aion` bundle\n\nA masked-modelling transformer of {count:,} parameters and its tokenizers "
-            f"(content hash `{digest[:16]}`).\n\n"
+            f"(content hash `{model_sha256[:16]}`).\n\n"
             '```python\nimport aion\n\nmodel = aion.AION.from_pretrained("this folder")\n```\n\n'
             f"| modality | what its tokenizer reads |\n|---|---|\n{rows}\n\n## Provenance\n\n{facts or 'not stated'}\n"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _read_sha256(file)
-        )
-
-
-def _read_sha256(file) -> str:
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: file.read(1 << 20), b""):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _digest(config: Mapping, hashes: Mapping[str, str]) -> str:
-    text = json.dumps({"config": config, "sha256": hashes}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _locate(name: Path | str, revision: str | None) -> Path:
-    """Finds the folder of a bundle: shipped, local, or a snapshot of the Hub."""
-    bundled = {path.name for path in BUNDLED.iterdir() if path.is_dir()} if BUNDLED.is_dir() else set()
-    if str(name) in bundled:
-        return BUNDLED / str(name)
-    if Path(name).is_dir():
-        return Path(name)
-    if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        msg = (
-            f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name"
-        )
-        raise FileNotFoundError(msg)
-    from huggingface_hub import snapshot_download
-
-    patterns = ["config.json", "*.safetensors", "README.md"]
-    try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
-    except Exception as error:
-        msg = f"{name!r} is no local folder and could not be fetched from the Hub, nor found in its cache: {error}"
-        raise FileNotFoundError(msg) from error
-
-
-def _read_config(folder: Path) -> dict:
-    path = folder / "config.json"
-    if not path.exists():
-        msg = f"{folder} is no bundle: it has no config.json"
-        raise FileNotFoundError(msg)
-    try:
-        config = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path} is not JSON: {error}"
-        raise ValueError(msg) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        given = config.get("format") if isinstance(config, dict) else None
-        msg = f"{path}: wanted a bundle of format {FORMAT}, given {given!r} (another version of aion wrote it?)"
-        raise ValueError(msg)
-    if missing := {"modalities", "tokenizers", "transformer", "sha256", "model_sha256"} - set(config):
-        msg = f"{path} lacks {', '.join(sorted(missing))}"
-        raise ValueError(msg)
-    described = {k: config[k] for k in ("format", "modalities", "tokenizers", "transformer")}
-    if _digest(described, config["sha256"]) != config["model_sha256"]:
-        msg = f"{path} was altered: its content does not match its own hash"
-        raise ValueError(msg)
-    return config
-
-
-def _load(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
-    """Loads one weight file into a module on the meta device, strictly, after checking its hash."""
-    path = folder / key
-    if not path.exists():
-        msg = f"{path} is missing from the bundle"
-        raise FileNotFoundError(msg)
-    if (given := _sha256(path)) != hashes.get(key):
-        msg = f"{path} was altered or damaged: its SHA-256 is {given[:16]}..., config.json says {str(hashes.get(key))[:16]}..."
-        raise ValueError(msg)
-    try:
-        tensors = load_file(path)
-        module.load_state_dict(tensors, strict=True, assign=True)
-    except (RuntimeError, SafetensorError) as error:
-        msg = f"{path} does not fit its configuration: {error}"
-        raise ValueError(msg) from error

@@ -1,9 +1,9 @@
 """Recipes: a TOML file in, a trained bundle out.
 
-A recipe names the simulated sky, the tokenizers (each with the modalities it reads), the transformer, the masking and how
-long each part is trained. Every value is a keyword argument of the class or function it is for, so that a misspelt one
-is an error. Objects are numbered: each part trains on its own range of indices, and what is below `HELD_OUT` is never
-trained on.
+A recipe names the simulated sky, the tokenizers (each with the modalities it reads), the transformer, the masking and
+how long each part is trained. Every value is a keyword argument of the class or function it is for, so that a misspelt
+one is an error. Objects are numbered: each part trains on its own range of indices, and what is below `HELD_OUT` is
+never trained on.
 """
 
 __all__ = ["HELD_OUT", "load", "train_recipe"]
@@ -98,7 +98,7 @@ def train_recipe(
     model.provenance = {
         "name": recipe["name"],
         "recipe": Path(path).name,
-        "data": "simulated: aion.sky, made of real templates, filters and noise curves; no real observation was trained on",
+        "data": "simulated by aion.sky from real templates, filters and noise; no real observation was trained on",
         "parts": parts,
         "hours": round((time.time() - started) / 3600, 3),
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {device}",

@@ -8,7 +8,6 @@ __all__ = ["learning_rate", "train"]
 
 import json
 import math
-import os
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float = 0.1) -> float:
-    """Computes the rate at a step: linear warm-up over a share of the steps, then a cosine to a hundredth of the peak."""
+    """Computes the rate at a step: a linear rise over a share of them, then a cosine to a hundredth of the peak."""
     rising = max(1, int(warmup * steps))
     if step < rising:
         return peak * (step + 1) / rising
@@ -108,7 +107,7 @@ def _save(folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Opt
     tensors["generator"] = generator.get_state()
     temporary = folder / ".checkpoint.safetensors.part"
     save_file(tensors, temporary, metadata={"step": str(step)})
-    os.replace(temporary, folder / "checkpoint.safetensors")
+    temporary.replace(folder / "checkpoint.safetensors")
 
 
 def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, generator) -> int:

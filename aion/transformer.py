@@ -39,6 +39,7 @@ class Transformer(nn.Module):
         decoder_depth: number of decoder blocks.
         mlp_ratio: see `aion.nn.block.GatedMLP`.
         smoothing: width in ids, by name, over which the target of a modality with ordered ids is spread (a Gaussian).
+        weights: weight of a modality in the loss, by name; 1 for those not named.
     """
 
     def __init__(
@@ -50,10 +51,13 @@ class Transformer(nn.Module):
         decoder_depth: int = 12,
         mlp_ratio: float = 4.0,
         smoothing: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary = Vocabulary(sizes)
-        self.smoothing = {self.vocabulary.names[self.vocabulary.index(n)]: w for n, w in (smoothing or {}).items()}
+        self.smoothing, self.weights = dict(smoothing or {}), dict(weights or {})
+        for name in (*self.smoothing, *self.weights):
+            self.vocabulary.index(name)
         self.config = {
             "sizes": self.vocabulary.sizes,
             "dim": dim,
@@ -62,6 +66,7 @@ class Transformer(nn.Module):
             "decoder_depth": decoder_depth,
             "mlp_ratio": mlp_ratio,
             "smoothing": self.smoothing,
+            "weights": self.weights,
         }
         self.dim = dim
         self.token_embedding = nn.Embedding(len(self.vocabulary), dim)
@@ -126,7 +131,7 @@ class Transformer(nn.Module):
         return x if layer == "encoder" else self.decoder_proj_context(x) + place
 
     def decode(self, context: Tensor, context_valid: Tensor, query: TokenSequence) -> Tensor:
-        """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)`: hidden states `(B, M, D)`."""
+        """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)` by states `(B, M, D)`."""
         x = self.mask_token + self._place(query)
         same = query.modality[:, None, :, None] == query.modality[:, None, None, :]
         # A padding query sees padding only (it is its own "modality"), so that no row of the softmax is empty.
@@ -144,7 +149,7 @@ class Transformer(nn.Module):
     def loss(
         self, batch: tuple[TokenSequence, TokenSequence], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Computes the cross-entropy of the targets: per modality, and `loss`, the mean over the modalities present.
+        """Computes the cross-entropy of the targets: per modality, and `loss`, their weighted mean.
 
         Arguments:
             batch: visible tokens and targets, as a masking returns them.
@@ -161,7 +166,9 @@ class Transformer(nn.Module):
         if not terms:
             msg = "loss: no target in the whole batch: every object has a single token, or the budget shows all"
             raise ValueError(msg)
-        return {"loss": torch.stack(list(terms.values())).mean(), **terms}
+        weights = [self.weights.get(name, 1.0) for name in terms]
+        loss = sum(weight * term for weight, term in zip(weights, terms.values(), strict=True)) / sum(weights)
+        return {"loss": loss, **terms}
 
     def _cross_entropy(self, name: str, logits: Tensor, ids: Tensor) -> Tensor:
         if name not in self.smoothing:

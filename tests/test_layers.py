@@ -43,8 +43,6 @@ TRAINING_PATH = {
     "aion.transformer",
     "aion.masking",
     "aion.sky",
-    "aion.bundle",
-    "aion.model",
     "aion.recipes",
 }
 TRAINING_PACKAGES = {"torch", "numpy", "safetensors", "tqdm", "tomli"}  # tomli: tomllib of Python 3.10

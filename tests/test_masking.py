@@ -65,7 +65,9 @@ def test_target_shares_are_skewed_to_few_tokens(tiny_model, sequence):
     index, shares = tiny_model.vocabulary.index("desi_spectrum"), []
     for seed in range(60):
         visible, target = split(tiny_model, sequence[:1], seed, input_budget=1, target_budget=1000)
-        left = (sequence.modality[0] == index)[sequence.valid[0]].sum() - (visible.modality[visible.valid] == index).sum()
+        left = (sequence.modality[0] == index)[sequence.valid[0]].sum() - (
+            visible.modality[visible.valid] == index
+        ).sum()
         shares.append(((target.modality[target.valid] == index).sum() / left).item())
     assert sum(s < 0.1 for s in shares) > 20
     assert sum(s == 1 for s in shares) > 5

@@ -2,6 +2,8 @@
 
 import math
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -21,7 +23,9 @@ def test_moments_equal_a_fine_integral(posterior):
         one = Posterior(EDGES, posterior.probabilities[row : row + 1])
         density = torch.stack([one.log_prob(v) for v in x[::1000]])[:, 0].exp()
         assert density.mean().item() * 3 == pytest.approx(1, abs=0.02)
-    assert posterior.mean().tolist() == pytest.approx([0.2 * 0.25 + 0.3 * 0.75 + 0.5 * 2, 0.25, 0.25 * 0.25 + 0.25 * 0.75 + 1])
+    assert posterior.mean().tolist() == pytest.approx(
+        [0.2 * 0.25 + 0.3 * 0.75 + 0.5 * 2, 0.25, 0.25 * 0.25 + 0.25 * 0.75 + 1]
+    )
     assert posterior.std()[1].item() == pytest.approx(0.5 / math.sqrt(12))
 
 
@@ -43,7 +47,7 @@ def test_samples_follow_the_density(posterior):
     draws = posterior.sample(20_000, torch.Generator().manual_seed(0))
     assert draws.shape == (3, 20_000)
     assert torch.equal(draws, posterior.sample(20_000, torch.Generator().manual_seed(0)))
-    share = torch.stack([(draws >= a).logical_and(draws < b).double().mean(1) for a, b in zip(EDGES, EDGES[1:], strict=False)], 1)
+    share = torch.stack([(draws >= a).logical_and(draws < b).double().mean(1) for a, b in pairwise(EDGES)], 1)
     torch.testing.assert_close(share, posterior.probabilities, atol=0.015, rtol=0)
 
 

@@ -112,7 +112,12 @@ def test_a_finished_run_is_resumed_from_its_checkpoints(recipe, tmp_path, monkey
 
 def test_held_out_objects_are_never_trained_on(recipe, tmp_path, monkeypatch):
     seen, observe = [], Sky.observe
-    monkeypatch.setattr(Sky, "observe", lambda self, indices, **k: (seen.append(torch.as_tensor(indices)), observe(self, indices, **k))[1])
+
+    def spy(self, indices, **options):
+        seen.append(torch.as_tensor(indices))
+        return observe(self, indices, **options)
+
+    monkeypatch.setattr(Sky, "observe", spy)
     train_recipe(recipe, tmp_path / "run", progress=False)
     assert torch.cat(seen).min() >= HELD_OUT
 
@@ -121,7 +126,10 @@ def test_held_out_objects_are_never_trained_on(recipe, tmp_path, monkeypatch):
     ("change", "message"),
     [
         (("[sky]", "[skie]"), "unknown section 'skie'; did you mean 'sky'"),
-        (('desi_spectrum = "spectrum"', 'desi_spectrum = "spectra"'), "wants tokenizer 'spectra'; did you mean 'spectrum'"),
+        (
+            ('desi_spectrum = "spectrum"', 'desi_spectrum = "spectra"'),
+            "wants tokenizer 'spectra'; did you mean 'spectrum'",
+        ),
         (("[transformer]", "[transformer"), "is not TOML"),
         (("width = 8", "widht = 8"), "spectrum tokenizer: .*widht"),
         (('name = "short"', ""), "lacks name"),

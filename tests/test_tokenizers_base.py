@@ -28,12 +28,16 @@ def clone(observation: Observation) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in vars(observation).items() if isinstance(v, torch.Tensor)}
 
 
+def seen(observation: Observation) -> torch.Tensor:
+    return observation.measured.reshape(len(observation), -1).any(1)
+
+
 def test_ids_are_in_range_and_unmeasured_objects_have_no_token(pair):
     tokenizer, observation = pair
     tokens = tokenizer.encode(observation)
     assert tokens.ids[tokens.valid].min() >= 0
     assert tokens.ids[tokens.valid].max() < tokenizer.size
-    assert torch.equal(tokens.valid.any(1), observation.measured.reshape(len(observation), -1).any(1))
+    assert torch.equal(tokens.valid.any(1), seen(observation))
 
 
 def test_one_object_alone_is_the_same_as_in_a_batch(pair):
@@ -65,7 +69,9 @@ def test_decoded_observations_have_the_grid_asked_for(pair):
     decoded = tokenizer.decode(tokenizer.encode(observation), like=observation)
     assert type(decoded) is type(observation)
     assert decoded.measured.shape == observation.measured.shape
-    assert torch.equal(decoded.measured.reshape(len(decoded), -1).any(1), observation.measured.reshape(len(observation), -1).any(1))
+    assert torch.equal(
+        decoded.measured.reshape(len(decoded), -1).any(1), observation.measured.reshape(len(observation), -1).any(1)
+    )
 
 
 def test_config_is_json_and_builds_the_same_tokenizer(pair):

@@ -67,7 +67,9 @@ def test_bands_can_be_rendered_that_were_not_given(tokenizer):
 
 def test_softening_is_the_noise_of_each_band(tokenizer):
     image = draw()
-    noisy = Image(image.flux, torch.stack([torch.full((2, 16, 16), 4.0), torch.full((2, 16, 16), 100.0)], 1), image.bands)
+    noisy = Image(
+        image.flux, torch.stack([torch.full((2, 16, 16), 4.0), torch.full((2, 16, 16), 100.0)], 1), image.bands
+    )
     tokenizer.fit(noisy)
     assert tokenizer.softening[:2].tolist() == pytest.approx([0.5, 0.1])
 

@@ -70,8 +70,14 @@ def test_posterior_reads_the_edges(tokenizers):
     [
         (lambda: ScalarTokenizer(bins=1), "bins >= 2"),
         (lambda: ScalarTokenizer().fit(Scalar([1.0, 1.0])), "at least two different values"),
-        (lambda: ScalarTokenizer().fit(Scalar([1.0, 2.0]), spacing="lin"), "unknown spacing 'lin'; known: quantile, log1p"),
-        (lambda: ScalarTokenizer(components=3).encode(Scalar([[1.0, 2.0]])), r"wanted 3 component\(s\) per object, given 2"),
+        (
+            lambda: ScalarTokenizer().fit(Scalar([1.0, 2.0]), spacing="lin"),
+            "unknown spacing 'lin'; known: quantile, log1p",
+        ),
+        (
+            lambda: ScalarTokenizer(components=3).encode(Scalar([[1.0, 2.0]])),
+            r"wanted 3 component\(s\) per object, given 2",
+        ),
         (lambda: ScalarTokenizer(components=3).posterior(torch.ones(1, 256)), "needs one component"),
     ],
 )

@@ -67,7 +67,10 @@ def test_codes_do_not_depend_on_the_flux_scale(tokenizer, scale):
     wavelength = torch.linspace(4000, 6000, 800)[None]
     one, scaled = tokenizer.encode(smooth(wavelength)), tokenizer.encode(smooth(wavelength, scale))
     assert (one.ids == scaled.ids)[:, 1:].float().mean() > 0.97
-    decoded = tokenizer.decode(scaled, like=smooth(wavelength, scale)).flux / tokenizer.decode(one, like=smooth(wavelength)).flux
+    decoded = (
+        tokenizer.decode(scaled, like=smooth(wavelength, scale)).flux
+        / tokenizer.decode(one, like=smooth(wavelength)).flux
+    )
     assert decoded.median().item() == pytest.approx(scale, rel=1e-3)
 
 
@@ -115,7 +118,7 @@ def test_training_lowers_the_loss(tokenizer):
 
 def test_a_spectrum_outside_the_ladder_is_refused_by_row(tokenizer):
     wavelength = torch.stack([torch.linspace(400, 700, 50), torch.linspace(4000, 7000, 50)])
-    with pytest.raises(ValueError, match="row 0: measured from 400 to 700, .* nm or micron"):
+    with pytest.raises(ValueError, match=r"row 0: measured from 400 to 700, .* nm or micron"):
         tokenizer.encode(smooth(wavelength))
 
 

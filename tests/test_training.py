@@ -2,6 +2,8 @@
 
 import json
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -87,5 +89,5 @@ def test_learning_rate_rises_then_falls():
     rates = [learning_rate(step, 100, 1.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[-1] < 0.02

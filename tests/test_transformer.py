@@ -39,7 +39,9 @@ def test_order_of_tokens_does_not_matter(tiny_model, sequence):
 def test_position_and_id_and_modality_matter(tiny_model, sequence, layer):
     base = tiny_model.transformer.encode(sequence, layer)
     for change in ({"position": sequence.position + 1}, {"ids": (sequence.ids + 1) % 20}):
-        assert not torch.allclose(tiny_model.transformer.encode(TokenSequence(**{**vars(sequence), **change}), layer), base)
+        assert not torch.allclose(
+            tiny_model.transformer.encode(TokenSequence(**{**vars(sequence), **change}), layer), base
+        )
 
 
 def test_predictions_of_one_modality_do_not_depend_on_others_asked_for(tiny_model, batch):
@@ -71,6 +73,12 @@ def test_loss_is_the_mean_cross_entropy_over_modalities(tiny_model, batch):
         expected = -log_p.gather(1, (target.ids[chosen] - low)[:, None]).mean()
         torch.testing.assert_close(terms[name], expected)
     torch.testing.assert_close(terms["loss"], torch.stack([terms[n] for n in terms.keys() - {"loss"}]).mean())
+
+
+def test_weights_favour_a_modality(tiny_model, batch):
+    terms = tiny_model.transformer.loss(batch)
+    tiny_model.transformer.weights = {"desi_spectrum": 1e6}
+    torch.testing.assert_close(tiny_model.transformer.loss(batch)["loss"], terms["desi_spectrum"], rtol=1e-4, atol=0)
 
 
 def test_smoothing_spreads_the_target_over_neighbouring_ids():

@@ -1,7 +1,7 @@
 r"""Pre-norm transformer blocks with gated feed-forward layers and no biases.
 
-Encoder block: :math:`x \leftarrow x + \mathrm{attn}(n_1(x))`, :math:`x \leftarrow x + \mathrm{mlp}(n_2(x))`. The decoder
-block has a cross-attention to the context between the two.
+Encoder block: :math:`x \leftarrow x + \mathrm{attn}(n_1(x))`, then :math:`x \leftarrow x + \mathrm{mlp}(n_2(x))`. The
+decoder block has a cross-attention to the context between the two.
 
 References:
     | GLU Variants Improve Transformer (Shazeer, 2020), arXiv 2002.05202

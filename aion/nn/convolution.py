@@ -7,9 +7,9 @@ the border.
 
 __all__ = ["ConvBlock1d", "ConvBlock2d"]
 
-from torch import Tensor, nn
-
 import torch.nn.functional as F
+
+from torch import Tensor, nn
 
 from aion.nn.attention import layer_norm
 

@@ -1,8 +1,8 @@
 r"""Fixed sine-cosine embedding of a physical position.
 
-A position :math:`(p_0, p_1)` becomes :math:`[\sin p_0\omega, \cos p_0\omega, \sin p_1\omega, \cos p_1\omega]` with
-:math:`\omega_k = 10000^{-4k/D}`, each block :math:`D/4` wide. Integer positions give the usual table of a fixed grid, so
-that fixed grids are a special case of native ones.
+A position :math:`(p_0, p_1)` becomes :math:`[\sin p_0\omega, \cos p_0\omega, \sin p_1\omega, \cos p_1\omega]`
+with :math:`\omega_k = 10000^{-4k/D}`, each block :math:`D/4` wide. Integer positions give the usual table of a fixed
+grid, so that fixed grids are a special case of native ones.
 
 References:
     | Attention Is All You Need (Vaswani et al., 2017), arXiv 1706.03762

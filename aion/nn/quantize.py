@@ -2,8 +2,8 @@ r"""Finite scalar quantisation.
 
 Each latent :math:`z_i` is squashed to :math:`L_i` levels and rounded: with :math:`h = (L-1)(1+\epsilon)/2` and
 :math:`o = 0` (odd L) or :math:`1/2` (even L), :math:`b = h\tanh(z + \mathrm{artanh}(o/h)) - o`,
-:math:`r = \mathrm{round}(b)`. The id is :math:`\sum_i (r_i + \lfloor L_i/2\rfloor)\prod_{j<i} L_j`; the value handed to the
-decoder is :math:`r/\lfloor L/2\rfloor`, with the gradient passed straight through the rounding.
+:math:`r = \mathrm{round}(b)`. The id is :math:`\sum_i (r_i + \lfloor L_i/2\rfloor)\prod_{j<i} L_j`; the value handed
+to the decoder is :math:`r/\lfloor L/2\rfloor`, with the gradient passed straight through the rounding.
 
 All of it runs in float32 under any autocast: bfloat16 cannot resolve the rounding borders.
 

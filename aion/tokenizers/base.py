@@ -35,8 +35,8 @@ def gaussian_nll(residual: Tensor, ivar: Tensor, error: Tensor) -> Tensor:
 def spread_penalty(latent: Tensor) -> Tensor:
     """Penalises latents `(M, d)` whose mean is not 0 or whose variance is not 1 in some dimension.
 
-    Without it latents drift to where the tanh of the quantiser is flat and most codes die: after 840 steps of a spectrum
-    tokenizer two of six dimensions had 96 % of their values on one level.
+    Without it latents drift to where the tanh of the quantiser is flat and most codes die: after 840 steps of a
+    spectrum tokenizer two of six dimensions had 96 % of their values on one level.
     """
     if latent.shape[0] < 2:
         return latent.sum() * 0

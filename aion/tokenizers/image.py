@@ -1,9 +1,9 @@
 r"""Images in any subset of the known bands as one token per patch.
 
-Flux is compressed as :math:`\mathrm{asinh}(f/s_b)` with a softening :math:`s_b` per band, fitted once to the noise of the
-survey. A band that was not measured contributes nothing, and the sum over bands is rescaled by
-:math:`\sqrt{C/C_\mathrm{present}}` in each patch so that its size does not tell how many bands there are. A patch without
-any measured pixel has no token.
+Flux is compressed as :math:`\mathrm{asinh}(f/s_b)` with a softening :math:`s_b` per band, fitted once to the noise of
+the survey. A band that was not measured contributes nothing, and the sum over bands is rescaled by
+:math:`\sqrt{C/C_\mathrm{present}}` in each patch so that its size does not tell how many bands there are. A patch
+without any measured pixel has no token.
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
@@ -70,9 +70,11 @@ class ImageTokenizer(Tokenizer):
 
     @property
     def size(self) -> int:
+        """Returns the number of ids."""
         return self.quantizer.size
 
     def describe(self) -> str:
+        """Says in a few words what is read and how."""
         return f"Image in {', '.join(self.bands)}, one of {self.size} codes per {self.patch} x {self.patch} pixels"
 
     def fit(self, image: Image) -> "ImageTokenizer":

@@ -1,7 +1,7 @@
 """Scalars as tokens: bins of equal probability, or equal steps in ln(1 + x).
 
-Bin k holds `edges[k] <= x < edges[k + 1]`; what lies beyond the outermost edges falls into the outermost bins. NaN means
-"not measured" and has no token. A vector of K numbers gives K tokens, each component with edges of its own.
+Bin k holds `edges[k] <= x < edges[k + 1]`; what lies beyond the outermost edges falls into the outermost bins. NaN
+means "not measured" and has no token. A vector of K numbers gives K tokens, each component with edges of its own.
 """
 
 __all__ = ["ScalarTokenizer"]
@@ -38,6 +38,7 @@ class ScalarTokenizer(Tokenizer):
 
     @property
     def size(self) -> int:
+        """Returns the number of ids."""
         return self.edges.shape[1] - 1
 
     @property
@@ -46,6 +47,7 @@ class ScalarTokenizer(Tokenizer):
         return self.edges.shape[0]
 
     def describe(self) -> str:
+        """Says in a few words what is read and how."""
         low, high = self.edges[:, 0].min().item(), self.edges[:, -1].max().item()
         vector = f" x {self.components} components" if self.components > 1 else ""
         return f"Scalar, {self.size} bins{vector} from {low:.4g} to {high:.4g}"

@@ -1,9 +1,10 @@
 r"""Spectra of any instrument as tokens at fixed physical wavelengths.
 
-A ladder of rungs :math:`r = \ln(\lambda/\lambda_0)/\Delta` is laid over all wavelengths. The pixels of a spectrum, on
-whatever grid they were measured, are shared out to the cells of their rung (each pixel to its two nearest cells, weighted
-by ivar): a sum over pixels, no interpolation of flux. Convolutions turn the cells of a rung and its neighbours into one
-code. A rung without a measured pixel has no token. One more token carries the flux scale, the median of \|flux\|.
+A ladder of rungs :math:`r = \ln(\lambda/\lambda_0)/\Delta` is laid over all wavelengths. The pixels of a spectrum,
+on whatever grid they were measured, are shared out to the cells of their rung (each pixel to its two nearest cells,
+weighted by ivar): a sum over pixels, no interpolation of flux. Convolutions turn the cells of a rung and its neighbours
+into one code. A rung without a measured pixel has no token. One more token carries the flux scale, the median of
+\|flux\|.
 
 The decoder turns codes into the cells again and reads the model there, between two cells, at any wavelength asked.
 
@@ -86,9 +87,11 @@ class SpectrumTokenizer(Tokenizer):
 
     @property
     def size(self) -> int:
+        """Returns the number of ids."""
         return self.quantizer.size + self.scale_bins
 
     def describe(self) -> str:
+        """Says in a few words what is read and how."""
         stop = self.start * math.exp(self.rungs * self.step)
         return (
             f"Spectrum, {self.start:.0f} to {stop:.0f} A in {self.rungs} rungs of {self.step} in ln wavelength, "
@@ -173,8 +176,8 @@ class SpectrumTokenizer(Tokenizer):
             w = spectrum.wavelength[row][spectrum.measured[row]]
             msg = (
                 f"row {row}: measured from {w.min().item():.5g} to {w.max().item():.5g}, but this tokenizer knows "
-                f"{self.start:.0f} to {self.start * math.exp(self.rungs * self.step):.0f} Angstrom: is the wavelength in "
-                "nm or micron? give its unit to aion.io.from_quantity"
+                f"{self.start:.0f} to {self.start * math.exp(self.rungs * self.step):.0f} Angstrom: is the wavelength "
+                "in nm or micron? give its unit to aion.io.from_quantity"
             )
             raise ValueError(msg)
         scale_ids = self._scale_ids(spectrum.flux, used)
@@ -186,7 +189,7 @@ class SpectrumTokenizer(Tokenizer):
         return self.to_latent(self.latent_norm(x.movedim(1, -1))), measured, scale_ids
 
     def _decode(self, values: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns code values `(B, R, d)` into cells `(B, R * cells)` and an error `(B, R)`, in units of the flux scale."""
+        """Turns code values `(B, R, d)` into cells `(B, R * cells)` and errors `(B, R)`, in units of the flux scale."""
         mask = measured[:, None].to(values.dtype)
         x = self.from_latent(values).movedim(-1, 1) * mask
         for block in self.decoder:
