@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,11 +227,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from aion.model import AION, _locate, _read_config
+    from aion.bundle import locate, read_config
+    from aion.model import AION
 
-    folder = _locate(arguments.model, None)
-    model, config = AION.from_pretrained(folder, device="cpu"), _read_config(folder)
+    folder = locate(arguments.model, None)
+    model, config = AION.from_pretrained(folder, device="cpu"), read_config(folder)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.parts.items()}
+    fixed = sum(not number for number in count.values())
     transformer = {k: v for k, v in config["transformer"].items() if k != "sizes"}
     _table("model", [
         ("name", config.get("provenance", {}).get("name", folder.name)),
@@ -244,18 +246,27 @@ def _info(arguments: argparse.Namespace) -> None:
     _table("reads", [(n, config["modalities"][n], model.tokenizer(n).describe()) for n in model.modalities])
     _table("parameters", [
         ("transformer", f"{sum(p.numel() for p in model.transformer.parameters()):,}", _inline(transformer)),
-        *((f"tokenizer {name}", f"{number:,}", "") for name, number in count.items()),
+        *((f"tokenizer {name}", f"{number:,}") for name, number in count.items() if number),
+        *([(f"{fixed} other tokenizers", "0", "bins fitted to the training data")] if fixed else []),
     ])  # fmt: skip
     sizes = {key: f"{(folder / key).stat().st_size:,} bytes" for key in config["sha256"]}
     _table("files", [(key, sizes[key], digest) for key, digest in config["sha256"].items()])
-    _table("provenance", [(key, _inline(value)) for key, value in model.provenance.items()] or [("not stated",)])
+    _table("provenance", list(_lines(model.provenance)) or [("not stated",)])
+
+
+def _lines(facts: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Lists nested plain facts; the innermost stand on one line."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+            yield from _lines(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", _inline(value)
 
 
 def _inline(value: object) -> str:
-    """Writes nested plain facts on one line."""
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(f"{k} ({_inline(v)})" if isinstance(v, Mapping) else f"{k} {_inline(v)}" for k, v in value.items())
+    return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v != {})
 
 
 def _table(title: str, rows: Sequence[Sequence[object]]) -> None:

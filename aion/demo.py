@@ -12,6 +12,7 @@ import html
 import shutil
 import string
 import tempfile
+import textwrap
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from aion.posterior import Posterior
 from aion.sky import MODALITIES, Sky
 
 FILES = ("embedding.parquet", "redshift.png", "report.html", "spectrum.png")
-GALLERY = 384  # simulated objects, numbered from 0: recipes train on numbers from a million on
+GALLERY = 256  # simulated objects, numbered from 0: recipes train on numbers from a million on
 NEIGHBOURS = 5
 SPECTRUM, REDSHIFT = "desi_spectrum", "redshift"
 MARK = '<meta name="generator" content="aion demo">'  # in every report: what may be replaced
@@ -195,6 +196,10 @@ def _redshift(seen: Seen) -> tuple[str, str, str]:
     return f"{mean[0]:.4f}", f"{median[0]:.4f}", f"{low[0]:.4f} to {high[0]:.4f}"
 
 
+def _fixed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:.4f}"  # no "-0.0000"
+
+
 def _print_object(seen: Seen, name: str, *, short: bool) -> None:
     facts = _facts(seen)
     mean, median, interval = _redshift(seen)
@@ -208,7 +213,7 @@ def _print_object(seen: Seen, name: str, *, short: bool) -> None:
     lines["redshift"] = f"{'survey pipeline':<{width}}  {seen.pipeline:.5f} (real)"
     print(facts["object"] + " (real data)")
     for key, value in lines.items():
-        print(f"  {key:<12}{value}")
+        print(textwrap.fill(value, 100, initial_indent=f"  {key:<12}", subsequent_indent=" " * 14))
     print(f"  {'':<12}{name:<{width}}  mean {mean}, median {median}, 68 % {interval}\n")
 
 
@@ -216,7 +221,7 @@ def _print_neighbours(seen: Seen, neighbours: Sequence[tuple], gallery: int) -> 
     print(f"nearest to {seen.identifier} among {gallery} simulated objects")
     print("  distance  kind    true redshift (simulated)")
     for distance, kind, redshift, _ in neighbours:
-        print(f"  {distance:<8.3g}  {kind:<6}  {redshift:.4f}")
+        print(f"  {distance:<8.3g}  {kind:<6}  {_fixed(redshift)}")
     print()
 
 
@@ -303,7 +308,7 @@ def _report(work: Path, seen: Sequence[Seen], neighbours: Sequence[tuple], model
         "facts": _rows(lines, "---"),
         "tokens": _rows(counts, "-#-"),
         "neighbours": _rows(
-            [(i, f"{d:.3g}", kind, f"{z:.4f}", n) for i, (d, kind, z, n) in enumerate(neighbours, 1)], "##-##"
+            [(i, f"{d:.3g}", kind, _fixed(z), n) for i, (d, kind, z, n) in enumerate(neighbours, 1)], "##-##"
         ),
     }
     figures = {f"{part}_png": _inline(work / f"{part}.png") for part in ("spectrum", "redshift")}

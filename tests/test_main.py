@@ -273,7 +273,7 @@ def test_info_says_what_the_model_is(aion, bundle):
     for file in bundle.rglob("*.safetensors"):
         assert f"{file.relative_to(bundle).as_posix()} " in text
         assert f"{file.stat().st_size:,} bytes" in text
-    assert "flux (fitted_on 100)" in text
+    assert "parts flux  fitted_on 100" in text
     assert "format" in text
     assert not any(line.endswith(" ") for line in text.splitlines())
 
@@ -367,7 +367,7 @@ def test_the_shipped_model_is_small_and_reads_what_ships(aion, samples, tmp_path
     status, text, err = aion("info")
     assert status == 0, err
     assert "aion-nano" in text
-    from aion.model import BUNDLED
+    from aion.bundle import BUNDLED
 
     assert sum(path.stat().st_size for path in (BUNDLED / "aion-nano").rglob("*") if path.is_file()) <= 20_000_000
     out = tmp_path / "x.parquet"
