@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from aion.io import samples
-from aion.io.fits import FitsFile, open_file, row_names, stem
+from aion.io.fits import FitsFile, number, open_file, row_names, stem
 
 COADD = samples()["desi-galaxy"]
 
@@ -145,6 +145,24 @@ def test_missing_hdus_and_columns_name_what_is_near():
         with pytest.raises(ValueError, match="'PRIMARY' holds no image"):
             file.array("PRIMARY")
         assert file.columns("B_FLUX") == ()
+
+
+@pytest.mark.parametrize("value", ["3.5", True, None, float("nan"), 1j])
+def test_numbers_of_headers(value):
+    assert number({"A": 3}, "A") == 3.0
+    assert number({}, "A", 2.0) == 2.0
+    assert number({}, "A") is None
+    with pytest.raises(ValueError, match="keyword 'A': wanted a number, given"):
+        number({"A": value}, "A")
+
+
+def test_cards_that_nobody_can_read_are_left_out():
+    header = fits.Header.fromstring(
+        "GOOD    =                    1".ljust(80) + "BAD     = 'open".ljust(80) + "END".ljust(80)
+    )
+    file = FitsFile([fits.PrimaryHDU(header=header)])
+    assert file.header("PRIMARY")["GOOD"] == 1
+    assert "BAD" not in file.header("PRIMARY")
 
 
 def test_names_of_hdus_are_unique():

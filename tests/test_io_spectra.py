@@ -89,6 +89,18 @@ def test_desi_units_are_those_of_the_header():
         read_desi_coadd(changed(DESI["desi-galaxy"], wrong))
 
 
+def test_desi_reads_what_it_needs_and_no_more(monkeypatch):
+    def add(hdus):
+        hdus.append(fits.ImageHDU(np.zeros((1, 11, 2751)), name="B_RESOLUTION"))
+
+    file, images = changed(DESI["desi-galaxy"], add), []
+    array = file.array
+    monkeypatch.setattr(file, "array", lambda name: images.append(name) or array(name))
+    monkeypatch.setattr(file, "column", lambda *_: pytest.fail("no table is needed"))
+    read_desi_coadd(file)
+    assert sorted(images) == sorted(f"{a}_{n}" for a in "BRZ" for n in ("FLUX", "WAVELENGTH", "IVAR", "MASK"))
+
+
 def test_desi_of_several_targets_and_two_arms():
     def two(hdus):
         for name in ("Z_WAVELENGTH", "Z_FLUX", "Z_IVAR", "Z_MASK", "FIBERMAP"):

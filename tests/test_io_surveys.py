@@ -92,6 +92,26 @@ def test_a_file_cut_short_is_refused(real, tmp_path):
             read(cut, **options)
 
 
+@pytest.mark.parametrize("name", ["desi-galaxy-tractor", "desi-galaxy-redshift", "desi-galaxy"])
+def test_damaged_headers_are_one_kind_of_error(tmp_path, name):
+    rng = np.random.default_rng(0)
+    plain = gzip.decompress(samples()[name].read_bytes())
+    headers = [i for i in range(2880, len(plain), 2880) if plain[i : i + 8] == b"XTENSION"]
+    path, refused = tmp_path / "damaged.fits", 0
+    for _ in range(40):
+        data = bytearray(plain)
+        for place in rng.choice(headers, 10) + rng.integers(0, 2880, 10):
+            data[place] = rng.choice([0, 32, 57, 255])
+        path.write_bytes(data)
+        for function in (read, object_ids):
+            try:
+                function(path)
+            except ValueError as error:
+                assert str(error).startswith(str(path))  # noqa: PT017
+                refused += 1
+    assert refused > 10
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("kind", ["empty fits", "foreign table", "image without a sky"])
 def test_no_format_reads_a_foreign_file(tmp_path, name, kind):

@@ -29,7 +29,8 @@ __all__ = [
 ]
 
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
-from aion.io.quantities import from_quantity, from_specutils, to_quantity, to_specutils
+from aion.io.quantities import from_quantity, to_quantity
+from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table
 from aion.io.units import air_to_vacuum, vacuum_to_air

@@ -5,16 +5,16 @@ memory, so no handle or memory map stays behind. A missing HDU or column, a trun
 `ValueError` that says what is wrong; harmless warnings about headers are not passed on.
 """
 
-__all__ = ["FitsFile", "open_file", "row_names", "stem"]
+__all__ = ["FitsFile", "number", "open_file", "row_names", "stem"]
 
+import contextlib
 import gzip
 import io
-import struct
+import math
 import warnings
 import zipfile
-import zlib
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +24,11 @@ import numpy as np
 from aion.observations import near_miss
 
 if TYPE_CHECKING:
-    from astropy.io.fits import HDUList, Header
+    from astropy.io.fits import HDUList
     from astropy.table import Table
 
     File = "FitsFile | Table | dict[str, FitsFile | Table]"
 
-# What astropy, gzip and numpy raise over bytes that are missing or wrong; warnings are turned into errors below.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, RuntimeError, zlib.error, struct.error)
-_DAMAGE += (zipfile.BadZipFile, UserWarning)
 
 # Endings of what is looked at in an archive: all else there, such as a list of contents, is none of ours.
 _TABLES = (".csv", ".ecsv", ".fits", ".parquet", ".csv.gz", ".ecsv.gz", ".fits.gz")
@@ -42,38 +39,51 @@ class FitsFile:
 
     An HDU without EXTNAME is called by its number, `"1"`; of several of one name the first has it, the others add
     their number, `"SCI:4"`. Names are upper case, column names lower case.
+
+    Raises:
+        ValueError: for headers that describe no data.
     """
 
     def __init__(self, hdus: "HDUList") -> None:
-        self._hdus = {}
-        for number, hdu in enumerate(hdus):
-            name = (hdu.name or str(number)).strip().upper()
-            self._hdus[name if name not in self._hdus else f"{name}:{number}"] = hdu
+        self._hdus, self._columns = {}, {}
+        for index, hdu in enumerate(hdus):
+            name = str(hdu.name or index).strip().upper()
+            name = name if name not in self._hdus else f"{name}:{index}"
+            self._hdus[name] = hdu
+            with _damage(f"the header of HDU {name!r}"):
+                columns = None if hdu.is_image else getattr(hdu, "columns", None)
+                self._columns[name] = () if columns is None else tuple(str(n).lower() for n in columns.names)
+                tuple(hdu.shape if hdu.is_image else ())
 
     @property
     def names(self) -> tuple[str, ...]:
         """Returns the names of the HDUs in the order of the file."""
         return tuple(self._hdus)
 
-    def header(self, name: str) -> "Header":
-        """Returns the header of an HDU."""
-        return self._hdu(name).header
+    def header(self, name: str) -> dict[str, object]:
+        """Returns the keywords of an HDU with their values, without comments and without cards that nobody can read."""
+        values = {}
+        for card in self._hdu(name).header.cards:
+            if card.keyword not in {"", "COMMENT", "HISTORY"}:
+                with contextlib.suppress(ValueError), _damage("a card"):
+                    values[card.keyword] = card.value
+        return values
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of an image, or `(rows,)` of a table, from the header alone; `()` if it has no data."""
         hdu = self._hdu(name)
-        return (hdu.header["NAXIS2"],) if self.is_table(name) else tuple(getattr(hdu, "shape", ()))
+        return (int(hdu.header["NAXIS2"]),) if self.is_table(name) else tuple(hdu.shape if hdu.is_image else ())
 
     def is_table(self, name: str) -> bool:
         """Tells whether an HDU is a table."""
-        hdu = self._hdu(name)
-        return not hdu.is_image and hasattr(hdu, "columns")
+        self._hdu(name)
+        return bool(self._columns[name])
 
     def array(self, name: str) -> np.ndarray:
         """Reads an image HDU."""
         hdu = self._hdu(name)
         with _damage(f"HDU {name!r}"):
-            data = None if self.is_table(name) else hdu.data
+            data = hdu.data if hdu.is_image else None
         if data is None:
             msg = f"HDU {name!r} holds no image"
             raise ValueError(msg)
@@ -81,7 +91,8 @@ class FitsFile:
 
     def columns(self, name: str) -> tuple[str, ...]:
         """Returns the column names of a table HDU; none for an image."""
-        return tuple(n.lower() for n in self._hdu(name).columns.names) if self.is_table(name) else ()
+        self._hdu(name)
+        return self._columns[name]
 
     def column(self, name: str, column: str) -> np.ndarray:
         """Reads one column of a table HDU; rows of varying length come as an array of arrays."""
@@ -89,7 +100,7 @@ class FitsFile:
             msg = f"HDU {name!r} has no column {column!r}; {near_miss(column, self.columns(name))}"
             raise ValueError(msg)
         with _damage(f"column {column!r} of HDU {name!r}"):
-            return _native(self._hdu(name).data[column])
+            return _native(self._hdu(name).data.field(self.columns(name).index(column.lower())))
 
     def unit(self, name: str, column: str | None = None) -> str | None:
         """Returns the unit of an image (BUNIT) or of a column (TUNIT) as written, None if there is none."""
@@ -113,6 +124,21 @@ class FitsFile:
             msg = f"it has no HDU {name!r}; {near_miss(name, (known.lower() for known in self._hdus))}"
             raise ValueError(msg)
         return self._hdus[name]
+
+
+def number(header: Mapping[str, object], key: str, default: float | None = None) -> float | None:
+    """Returns the number that a header holds under a keyword, or the default if there is no such keyword.
+
+    Raises:
+        ValueError: for a value that is no finite number.
+    """
+    if key not in header:
+        return default
+    value = header[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        msg = f"keyword {key!r}: wanted a number, given {value!r}"
+        raise ValueError(msg)
+    return float(value)
 
 
 def stem(path: Path) -> str:
@@ -223,7 +249,7 @@ def _damage(what: str) -> Iterator[None]:
     """Turns whatever goes wrong in reading bytes into one error that says what could not be read."""
     try:
         yield
-    except _DAMAGE as error:
+    except Exception as error:  # astropy, gzip, zipfile and numpy raise a dozen kinds over bytes that are wrong
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         msg = f"cannot read {what}: the file is truncated or damaged ({reason})"
         raise ValueError(msg) from error

@@ -10,16 +10,12 @@ __all__ = ["image_ids", "is_image", "read_image"]
 import re
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aion.io.fits import FitsFile
+from aion.io.fits import FitsFile, number
 from aion.io.units import parse_unit
 from aion.observations import BANDS, Image, Observation, near_miss
-
-if TYPE_CHECKING:
-    from astropy.io.fits import Header
 
 # Name of an HDU of noise -> power of the standard deviation that it holds.
 _NOISE = {"IVAR": -2, "INVVAR": -2, "WHT": -2, "WEIGHT": -2, "VAR": 2, "VARIANCE": 2, "ERR": 1, "ERROR": 1, "SIGMA": 1}
@@ -61,7 +57,7 @@ def _role(file: FitsFile, name: str) -> str:
     return kind if kind in (*_NOISE, *_MASKS) else name.split(":")[0]
 
 
-def _is_celestial(header: "Header") -> bool:
+def _is_celestial(header: dict) -> bool:
     axes = (str(header.get(f"CTYPE{i}", "")).upper() for i in (1, 2))
     return all(re.match(r"(RA--|DEC-|[GE]LON|[GE]LAT)", axis) for axis in axes)
 
@@ -123,7 +119,7 @@ def _merged(file: FitsFile, name: str) -> dict:
     return {**file.header(file.names[0]), **file.header(name)}
 
 
-def _pixel_scale(header: "Header") -> float:
+def _pixel_scale(header: dict) -> float:
     from astropy.wcs import WCS
     from astropy.wcs.utils import proj_plane_pixel_area
 
@@ -144,9 +140,10 @@ def _factor(header: dict, unit: str | None, zero_point: float | None, scale: flo
     if zero_point is None:
         if text and (factor := _linear(text, scale)) is not None:
             return factor
-        zero_point = None if unit else next((header[key] for key in _ZERO_POINTS if key in header), None)
-        if zero_point is None and not unit and header.get("FLUXMAG0"):  # HSC: what an object of AB magnitude 0 gives
-            zero_point = 2.5 * np.log10(float(header["FLUXMAG0"]))
+        known = (number(header, key) for key in _ZERO_POINTS)
+        zero_point = None if unit else next((value for value in known if value is not None), None)
+        if zero_point is None and not unit and (number(header, "FLUXMAG0") or 0) > 0:
+            zero_point = 2.5 * np.log10(number(header, "FLUXMAG0"))  # HSC: what an object of AB magnitude 0 gives
     if zero_point is None:
         given = f"the unit {text!r}" if text else "neither BUNIT nor a zero point"
         msg = f"wanted pixels in nanomaggy or Jy, or an AB zero point; given {given}: give unit= or zero_point="
@@ -217,7 +214,7 @@ def _bad(file: FitsFile, index: int, cube: np.ndarray) -> np.ndarray:
         return np.zeros(cube.shape, bool)
     name, mask = _partner(file, masks * (index + 1) if len(masks) == 1 else masks, index, cube)
     mask, header = mask.astype(np.int64), file.header(name)
-    planes = {key[3:]: int(value) for key, value in header.items() if key.startswith("MP_")}
+    planes = {key[3:]: int(number(header, key)) for key in header if key.startswith("MP_")}
     bits = sum(1 << bit for plane, bit in planes.items() if plane in _BAD_PLANES)
     return (mask & bits if planes else mask) != 0
 
@@ -265,7 +262,7 @@ def _legacy_camera(letter: str, header: dict) -> str:
     from astropy import units
     from astropy.coordinates import SkyCoord
 
-    place = SkyCoord(float(header["CRVAL1"]), float(header["CRVAL2"]), unit=units.deg)
+    place = SkyCoord(number(header, "CRVAL1"), number(header, "CRVAL2"), unit=units.deg)
     if place.dec.deg < 32.375 or place.galactic.b.deg < 0:
         return "decam"
     return "mzls" if letter == "z" else "bass"

@@ -5,11 +5,10 @@ the conversion is linear in the flux, so a standard deviation is scaled by the s
 its inverse square. Spectral axes of any kind (nm, micron, Hz, eV) become vacuum wavelengths in Angstrom, sorted.
 """
 
-__all__ = ["assemble", "canonical", "estimate_ivar", "from_quantity", "from_specutils", "to_quantity", "to_specutils"]
+__all__ = ["assemble", "canonical", "estimate_ivar", "from_quantity", "to_quantity"]
 
 import warnings
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,40 +105,45 @@ def from_quantity(
         TypeError: for an array without a unit.
         ValueError: for another kind of unit, neither or both of ivar and uncertainty, or shapes that disagree.
     """
-    from astropy import units
-
+    if (ivar is None) == (uncertainty is None):
+        given = 'neither: without errors give ivar="estimate"' if ivar is None else "both"
+        msg = f"wanted one of ivar= and uncertainty=, given {given}"
+        raise ValueError(msg)
+    if isinstance(ivar, str) and ivar != "estimate":
+        msg = f'ivar: wanted a quantity or "estimate", given {ivar!r}'
+        raise ValueError(msg)
     (flux, bad), (wavelength, lost) = _quantity("flux", flux), _quantity("wavelength", wavelength)
-    noise = ivar if uncertainty is None else uncertainty
+    noise = uncertainty if ivar is None else ivar
     _check_shapes(flux, wavelength, 0.0 if isinstance(noise, str) else noise, mask)
     mask = np.any(np.broadcast_arrays(*(False if m is None else m for m in (mask, bad, lost)), flux.value)[:3], axis=0)
+    angstrom = _angstrom(wavelength, medium)
+    if (factor := _factor(flux.unit, angstrom)) is None:
+        msg = f"flux: wanted a flux density such as {FLUX_UNIT!r} or Jy, given the unit {str(flux.unit)!r}"
+        raise ValueError(msg)
+    value = np.asarray(flux.value, dtype=np.float64) * factor
+    if isinstance(noise, str):
+        return _estimated(assemble(value, np.ones_like(value), angstrom, mask))
+    noise = np.broadcast_to(_ivar(noise, flux.unit, angstrom), value.shape)
+    return assemble(value, noise, angstrom, mask)
+
+
+def _angstrom(wavelength: "Quantity", medium: str) -> np.ndarray:
+    """Converts a spectral axis to vacuum wavelengths in Angstrom."""
+    from astropy import units
+
     try:
         angstrom = wavelength.to_value(units.AA, units.spectral())
     except units.UnitConversionError:
         msg = f"wavelength: wanted a spectral unit such as Angstrom, nm, um, Hz or eV, given {str(wavelength.unit)!r}"
         raise ValueError(msg) from None
-    if check_medium(medium) == "air":
-        angstrom = air_to_vacuum(angstrom)
-    if (factor := _factor(flux.unit, angstrom)) is None:
-        msg = f"flux: wanted a flux density such as {FLUX_UNIT!r} or Jy, given the unit {str(flux.unit)!r}"
-        raise ValueError(msg)
-    value = np.asarray(flux.value, dtype=np.float64) * factor
-    if (ivar is None) == (uncertainty is None):
-        msg = "wanted one of ivar= and uncertainty=, given " + (
-            'neither: without errors give ivar="estimate" to take the scatter between pixels'
-            if ivar is None
-            else "both"
-        )
-        raise ValueError(msg)
-    if isinstance(ivar, str):
-        if ivar != "estimate":
-            msg = f'ivar: wanted a quantity or "estimate", given {ivar!r}'
-            raise ValueError(msg)
-        sorted_ = assemble(value, np.ones_like(value), angstrom, mask)
-        measured = sorted_.measured.numpy()
-        ivar = estimate_ivar(np.where(measured, sorted_.flux.numpy(), np.nan))
-        return Spectrum(flux=sorted_.flux, ivar=np.where(measured, ivar, 0.0), wavelength=sorted_.wavelength)
-    noise = _ivar(noise, flux.unit, angstrom)
-    return assemble(value, np.broadcast_to(noise, value.shape), angstrom, mask)
+    return air_to_vacuum(angstrom) if check_medium(medium) == "air" else angstrom
+
+
+def _estimated(spectrum: Spectrum) -> Spectrum:
+    """Replaces the ivar of measured pixels by an estimate; the pixels are sorted, as neighbours must be neighbours."""
+    measured = spectrum.measured.numpy()
+    ivar = estimate_ivar(np.where(measured, spectrum.flux.numpy(), np.nan))
+    return Spectrum(flux=spectrum.flux, ivar=np.where(measured, ivar, 0.0), wavelength=spectrum.wavelength)
 
 
 def canonical(
@@ -188,83 +192,6 @@ def to_quantity(spectrum: Spectrum) -> "tuple[Quantity, Quantity, Quantity]":
         np.array(value.detach().cpu().numpy()) for value in (spectrum.flux, spectrum.wavelength, spectrum.ivar)
     )
     return flux << unit, wavelength << units.AA, ivar << unit**-2
-
-
-def from_specutils(spectrum: object, *, ivar: "Quantity | str | None" = None, medium: str = "vacuum") -> Spectrum:
-    """Converts a `specutils.Spectrum` (or anything like it), or an iterable of them, to a `Spectrum`.
-
-    Read are `.flux`, `.spectral_axis`, `.uncertainty` (standard deviation, variance or inverse variance) and `.mask`
-    (True for a bad pixel); specutils itself is not needed. Spectra of an iterable are stacked, each on its own grid.
-
-    Arguments:
-        spectrum: with a flux of shape `(L,)` or `(B, L)`.
-        ivar: for a spectrum without uncertainty: its inverse variance, or `"estimate"`.
-        medium: "vacuum" or "air", what the wavelengths are measured in.
-
-    Raises:
-        TypeError: for an object without flux and spectral axis.
-        ValueError: as `from_quantity`.
-    """
-    if not hasattr(spectrum, "flux") or not hasattr(spectrum, "spectral_axis"):
-        if not isinstance(spectrum, Iterable):
-            msg = f"wanted an object with .flux and .spectral_axis, given {type(spectrum).__name__}"
-            raise TypeError(msg)
-        return Spectrum.stack([from_specutils(one, ivar=ivar, medium=medium) for one in spectrum])
-    if getattr(spectrum, "spectral_axis_index", None) not in {None, np.ndim(spectrum.flux) - 1}:
-        msg = (
-            f"wanted the spectral axis last, given the shape {np.shape(spectrum.flux)}: move it with move_spectral_axis"
-        )
-        raise ValueError(msg)
-    uncertainty = getattr(spectrum, "uncertainty", None)
-    return from_quantity(
-        spectrum.flux,
-        spectrum.spectral_axis,
-        ivar if uncertainty is None else None,
-        uncertainty=uncertainty,
-        mask=getattr(spectrum, "mask", None),
-        medium=medium,
-    )
-
-
-def to_specutils(spectrum: Spectrum) -> list:
-    """Converts a `Spectrum` to a list of `specutils.Spectrum`, one per object.
-
-    Unmeasured pixels are masked, padding at the red end is dropped. Equal wavelengths, which specutils refuses, are
-    told apart by the smallest step that a number can make; `from_specutils` makes them equal again.
-
-    Raises:
-        ImportError: without specutils.
-    """
-    try:
-        import specutils
-    except ImportError as error:
-        msg = 'to_specutils needs specutils: pip install "aion-toolkit[specutils]"'
-        raise ImportError(msg) from error
-    from astropy.nddata import InverseVariance
-
-    container = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D  # the name before specutils 2
-    result = []
-    for flux, wavelength, ivar in zip(*to_quantity(spectrum), strict=True):
-        angstrom = wavelength.value.astype(np.float64)
-        padded = (ivar.value == 0) & (angstrom == angstrom[-1])
-        keep = slice(0, max(len(padded) - int(np.argmin(padded[::-1])), 1) if not padded.all() else 1)
-        result.append(
-            container(
-                flux=flux[keep],
-                spectral_axis=_strictly_increasing(angstrom[keep]) << wavelength.unit,
-                uncertainty=InverseVariance(ivar[keep]),
-                mask=ivar[keep].value == 0,
-            )
-        )
-    return result
-
-
-def _strictly_increasing(values: np.ndarray) -> np.ndarray:
-    """Moves equal neighbours apart by single steps of float64, which float32 does not see."""
-    values = values.copy()
-    for i in np.flatnonzero(np.diff(values) <= 0):
-        values[i + 1] = np.nextafter(values[i], np.inf)
-    return values
 
 
 def _quantity(name: str, value: object) -> "tuple[Quantity, np.ndarray | None]":

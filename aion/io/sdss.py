@@ -12,7 +12,7 @@ __all__ = [
 
 import numpy as np
 
-from aion.io.fits import FitsFile, row_names
+from aion.io.fits import FitsFile, number, row_names
 from aion.io.quantities import canonical
 from aion.io.spectra import NOISE
 from aion.io.units import FLUX_UNIT, medium_of
@@ -45,7 +45,7 @@ def read_sdss_spec(file: FitsFile) -> dict[str, Observation]:
 def sdss_spec_ids(file: FitsFile, name: str) -> list[str]:
     """Returns PLATE-MJD-FIBER as in the file's name, or the file's name if the header does not say."""
     header = file.header(file.names[0])
-    parts = [header.get(key) for key in ("PLATEID", "MJD", "FIBERID")]
+    parts = [number(header, key) for key in ("PLATEID", "MJD", "FIBERID")]
     return [name] if None in parts else ["{:04d}-{:05d}-{:04d}".format(*map(int, parts))]
 
 
@@ -65,13 +65,12 @@ def _log_grid(file: FitsFile) -> np.ndarray | None:
         return None
     pixel = np.arange(shape[-1])
     if "COEFF0" in header and "COEFF1" in header:
-        return 10.0 ** (float(header["COEFF0"]) + float(header["COEFF1"]) * pixel)
-    step = header.get("CD1_1", header.get("CDELT1"))
-    start = header.get("CRVAL1")
+        return 10.0 ** (number(header, "COEFF0") + number(header, "COEFF1") * pixel)
+    step, start = number(header, "CD1_1", number(header, "CDELT1")), number(header, "CRVAL1")
     logarithmic = header.get("DC-FLAG") == 1 or "LOG" in str(header.get("CTYPE1", "")).upper()
-    if step is None or start is None or not logarithmic or not 2 < float(start) < 6:
+    if step is None or start is None or not logarithmic or not 2 < start < 6:
         return None
-    return 10.0 ** (float(start) + float(step) * (pixel + 1 - float(header.get("CRPIX1", 1))))
+    return 10.0 ** (start + step * (pixel + 1 - number(header, "CRPIX1", 1.0)))
 
 
 def is_sdss_loglam(file: object) -> bool:

@@ -102,9 +102,8 @@ def from_table(
 ) -> Spectrum:
     """Converts an astropy `Table` or `QTable` to a `Spectrum`.
 
-    Columns are found by their usual names in any case (`flux`; `wavelength`, `wave`, `lambda`, `loglam`, `frequency`;
-    `ivar`, `error`, `variance`; `mask`, where True or non-zero is bad) or named by the caller. Masked values and NaN
-    are not measured. A noise column without a unit is in the unit of the flux, its square or its inverse square.
+    Columns are found by their usual names in any case, or named by the caller; a column `mask` is bad where it is True
+    or not zero. Masked values and NaN are not measured. Noise without a unit is in that of the flux.
 
     Arguments:
         table: with a row per pixel, or with arrays in its cells and a row per object.
@@ -130,12 +129,17 @@ def from_table(
     if wavelength.lower().startswith("log"):
         columns["wavelength"] = 10.0 ** columns["wavelength"].astype(np.float64)
         wavelength_unit = wavelength_unit or "Angstrom"
-    settings = {
-        "unit": unit or _unit(table, flux, f"unit={FLUX_UNIT!r}"),
-        "wavelength_unit": wavelength_unit or _unit(table, wavelength, "wavelength_unit='Angstrom'"),
-        "medium": medium or medium_of(_metadata(table)) or ("air" if wavelength.lower().endswith("_air") else None),
-        "kind": kind,
-    }
+    return _build(
+        columns,
+        unit=unit or _unit(table, flux, f"unit={FLUX_UNIT!r}"),
+        wavelength_unit=wavelength_unit or _unit(table, wavelength, "wavelength_unit='Angstrom'"),
+        medium=medium or medium_of(_metadata(table)) or ("air" if wavelength.lower().endswith("_air") else None),
+        kind=kind,
+    )
+
+
+def _build(columns: dict[str, np.ndarray | str | None], **settings: str | None) -> Spectrum:
+    """Makes a spectrum of whole columns; cells of varying length make one for each row, stacked."""
     if columns["flux"].dtype.kind != "O":
         return canonical(**columns, **settings)
     rows = [
