@@ -73,7 +73,8 @@ PIXEL_SCALES: dict[str, float] = {
 def near_miss(name: object, known: Iterable[str]) -> str:
     """Says which known names resemble a wrong one, as the end of an error message."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = [lower[match] for match in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
 
 
