@@ -126,7 +126,7 @@ def _add_embed(verbs) -> None:
         _embed,
         "embed the objects of files and write them to a Parquet table",
         "One row per object: its id, the file it is from, the modalities and the number of tokens that went in, and\n"
-        "the embedding. Everything read is used; --without and --known-only say otherwise.",
+        "the embedding. Everything read that the model knows is used; what it does not know is named in a note.",
         "aion embed coadd-*.fits -o embeddings.parquet",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files that aion.io.read reads")
@@ -146,7 +146,10 @@ def _add_embed(verbs) -> None:
         help="leave modalities out",
     )
     parser.add_argument(
-        "--known-only", action="store_true", help="leave out what the model does not know instead of refusing the file"
+        "--as", dest="known_as", metavar="NAME", help="modality as which spectra of no known survey are embedded"
+    )
+    parser.add_argument(
+        "--unit", help="flux unit of files that do not state theirs, such as '1e-17 erg/(s cm2 Angstrom)'"
     )
     parser.add_argument("--pool", choices=["mean"], default="mean", help="how tokens become one vector (default: mean)")
     parser.add_argument(
@@ -333,11 +336,15 @@ def _check_writable(path: Path) -> None:
 
 
 def _read(files: Sequence[Path], arguments: argparse.Namespace, model: "AION") -> "list[Table]":
-    """Reads files and leaves out what was asked to be left out; what the model does not know is an error."""
+    """Reads files and leaves out what was asked to be left out, and, with a note, what the model does not know."""
     from aion.io import object_ids, read
     from aion.observations import near_miss
 
-    tables = [(str(path), object_ids(path, format=arguments.format), read(path, arguments.format)) for path in files]
+    options = {} if arguments.unit is None else {"unit": arguments.unit}
+    tables = [
+        (str(path), object_ids(path, format=arguments.format), read(path, arguments.format, **options))
+        for path in files
+    ]
     found = {name for *_, observations in tables for name in observations}
     without = {name for names in arguments.without for name in names}
     if absent := sorted(without - found):
@@ -353,17 +360,18 @@ def _select(
     arguments: argparse.Namespace,
     model: "AION",
 ) -> "dict[str, Observation]":
-    from aion.observations import near_miss
-
-    known = {k: v for k, v in observations.items() if k in model.modalities and k not in without}
-    unknown = [name for name in observations if name not in model.modalities and name not in without]
-    if unknown and not arguments.known_only:
-        hint = near_miss(unknown[0], model.modalities) if len(unknown) == 1 else f"known: {', '.join(model.modalities)}"
-        msg = f"{source}: the model does not know {', '.join(unknown)}; {hint} (--known-only leaves those out)"
-        raise ValueError(msg)
+    given = {name: value for name, value in observations.items() if name not in without}
+    if arguments.known_as and "spectrum" in given:
+        model.tokenizer(arguments.known_as)  # an unknown name is refused here, with the near misses
+        given[arguments.known_as] = given.pop("spectrum")
+    known = {name: value for name, value in given.items() if name in model.modalities}
+    unknown = ", ".join(name for name in given if name not in model.modalities)
     if not known:
-        msg = f"{source}: nothing is left to embed; the model knows {', '.join(model.modalities)}"
+        hint = " (--as gives a spectrum of no known survey a name)" if "spectrum" in given else ""
+        msg = f"{source}: nothing to embed: the model knows {', '.join(model.modalities)}; given {unknown or 'none'}{hint}"
         raise ValueError(msg)
+    if unknown:
+        print(f"aion: note: {source}: left out {unknown}, which the model does not know", file=sys.stderr)
     return known
 
 

@@ -81,8 +81,9 @@ def samples():
 
 
 def refused(result, *said: str) -> None:
-    """Asserts one line of error, no output and exit status 2."""
+    """Asserts one line of error, no output and exit status 2; notes may come before the error."""
     status, out, err = result
+    err = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("aion: note: "))
     assert status == 2
     assert out == ""
     assert err.startswith("aion: error: ")
@@ -171,7 +172,7 @@ def test_embed_keeps_files_apart_in_their_order(aion, bundle, samples, tmp_path,
     sweep = root / "tests" / "data" / "sweep-310m005-320p000.fits.gz"
     files = [samples["desi-nearby-galaxy"], sweep, samples["desi-galaxy"]]
     out = tmp_path / "x.parquet"
-    assert aion("embed", *files, "-o", out, "--model", bundle, "--known-only", "--batch-size", batch)[0] == 0
+    assert aion("embed", *files, "-o", out, "--model", bundle, "--batch-size", batch)[0] == 0
     table, model = io.read_embeddings(out), AION.from_pretrained(bundle)
     assert table.ids == [i for file in files for i in io.object_ids(file)]
     assert list(table.columns["source"]) == [str(file) for file in files for _ in io.object_ids(file)]
@@ -183,7 +184,7 @@ def test_embed_keeps_files_apart_in_their_order(aion, bundle, samples, tmp_path,
 
 def test_embed_joins_files_of_the_same_objects(aion, bundle, samples, tmp_path):
     files, out = [samples["desi-galaxy"], samples["desi-galaxy-tractor"]], tmp_path / "x.parquet"
-    assert aion("embed", *files, "-o", out, "--model", bundle, "--known-only", "--join")[0] == 0
+    assert aion("embed", *files, "-o", out, "--model", bundle, "--join")[0] == 0
     table = io.read_embeddings(out)
     read = {k: v for file in files for k, v in io.read(file).items() if k in KNOWN}
     torch.testing.assert_close(table.embedding, AION.from_pretrained(bundle).embed(read))
@@ -195,23 +196,33 @@ def test_embed_joins_files_of_the_same_objects(aion, bundle, samples, tmp_path):
 def test_embed_leaves_out_what_it_is_told_to(aion, bundle, samples, tmp_path):
     out = tmp_path / "x.parquet"
     without = ["--without", "legacysurvey_flux_r,ra", "--without", "dec"]
-    words = ["embed", samples["desi-galaxy-tractor"], "-o", out, "--model", bundle, "--known-only", *without]
+    words = ["embed", samples["desi-galaxy-tractor"], "-o", out, "--model", bundle, *without]
     assert aion(*words)[0] == 0
     assert list(io.read_embeddings(out).columns["modalities"]) == ["legacysurvey_flux_z"]
     out.unlink()
-    refused(aion(*words, "--without", "legacysurvey_flux_z"), "nothing is left", "desi_spectrum")
+    refused(aion(*words, "--without", "legacysurvey_flux_z"), "nothing to embed", "desi_spectrum")
     refused(aion(*words, "--without", "legacysurvey_flux_rr"), "no file has it; did you mean 'legacysurvey_flux_r'")
     assert not out.exists()
 
 
-def test_embed_refuses_what_the_model_does_not_know(aion, bundle, samples, tmp_path):
+def test_embed_notes_what_the_model_does_not_know(aion, bundle, samples, tmp_path):
     file, out = samples["desi-galaxy-tractor"], tmp_path / "x.parquet"
-    result = aion("embed", file, "-o", out, "--model", bundle)
-    refused(result, str(file), "legacysurvey_ebv", "legacysurvey_flux_r", "--known-only")
-    others = ",".join(name for name in io.read(file) if name not in {*KNOWN, "legacysurvey_flux_w1"})
-    result = aion("embed", file, "-o", out, "--model", bundle, "--without", others)
-    refused(result, "does not know legacysurvey_flux_w1; did you mean 'legacysurvey_flux_")
-    assert list(tmp_path.iterdir()) == []
+    status, _, err = aion("embed", file, "-o", out, "--model", bundle)
+    assert status == 0
+    assert err.startswith(f"aion: note: {file}: left out legacysurvey_flux_g, ")
+    assert err.count("\n") == 1
+
+
+def test_embed_takes_a_spectrum_of_no_known_survey_as_one_that_the_model_knows(aion, bundle, tmp_path, root):
+    file, out = root / "tests" / "data" / "stack-LRG.fits.gz", tmp_path / "x.parquet"
+    words = ["embed", file, "-o", out, "--model", bundle]
+    refused(aion(*words), "unit=")
+    words += ["--unit", "1e-17 erg/(s cm2 Angstrom)"]
+    refused(aion(*words), "nothing to embed", "desi_spectrum", "given spectrum", "--as")
+    refused(aion(*words, "--as", "desi_spectrm"), "did you mean 'desi_spectrum'")
+    assert not out.exists()
+    assert aion(*words, "--as", "desi_spectrum")[0] == 0
+    assert list(io.read_embeddings(out).columns["modalities"]) == ["desi_spectrum"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "foreign", "empty"])
@@ -244,7 +255,7 @@ def test_embed_refuses_an_output_it_cannot_write_first(aion, tmp_path, monkeypat
 
 def test_embed_refuses_a_join_of_other_objects(aion, bundle, samples, tmp_path, root):
     sweep, out = root / "tests" / "data" / "sweep-310m005-320p000.fits.gz", tmp_path / "x.parquet"
-    options = ["-o", out, "--model", bundle, "--known-only", "--join"]
+    options = ["-o", out, "--model", bundle, "--join"]
     refused(aion("embed", samples["desi-galaxy"], sweep, *options), "same objects", f"{sweep}: ")
     twice = aion("embed", samples["desi-galaxy"], samples["desi-nearby-galaxy"], *options)
     refused(twice, "'desi_spectrum'", samples["desi-nearby-galaxy"].name)
