@@ -368,7 +368,8 @@ def _select(
     unknown = ", ".join(name for name in given if name not in model.modalities)
     if not known:
         hint = " (--as gives a spectrum of no known survey a name)" if "spectrum" in given else ""
-        msg = f"{source}: nothing to embed: the model knows {', '.join(model.modalities)}; given {unknown or 'none'}{hint}"
+        wanted = ", ".join(model.modalities)
+        msg = f"{source}: nothing to embed: the model knows {wanted}; given {unknown or 'none'}{hint}"
         raise ValueError(msg)
     if unknown:
         print(f"aion: note: {source}: left out {unknown}, which the model does not know", file=sys.stderr)
