@@ -5,10 +5,11 @@ holds the keyword arguments of every part, which tokenizer reads which modality,
 where the model comes from. The hash of the model is the hash of all that but the last.
 """
 
-__all__ = ["BUNDLED", "FORMAT", "digest", "load_weights", "locate", "read_config", "sha256"]
+__all__ = ["BUNDLED", "FORMAT", "digest", "load_weights", "locate", "may_be_replaced", "read_config", "sha256", "swap"]
 
 import hashlib
 import json
+import shutil
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,3 +107,30 @@ def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str,
     except (RuntimeError, SafetensorError) as error:
         msg = f"{path} does not fit its configuration: {error}"
         raise ValueError(msg) from error
+
+
+def may_be_replaced(folder: Path) -> bool:
+    """Tells whether a folder is empty or holds a bundle and nothing else, so that nobody's files are lost with it."""
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if not files:
+        return True
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        own = {"README.md", "config.json", *config["sha256"]}
+    except (KeyError, OSError, TypeError, ValueError):
+        return False
+    return "model_sha256" in config and files <= own
+
+
+def swap(new: Path, folder: Path) -> None:
+    """Puts a finished folder under its name; the one before is removed only when the new one is in its place."""
+    before = new.with_name(f"{new.name}.before")
+    if folder.exists():
+        folder.replace(before)
+    try:
+        new.replace(folder)
+    except OSError:
+        if before.exists():
+            before.replace(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

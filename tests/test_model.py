@@ -165,10 +165,19 @@ def test_saving_replaces_a_bundle_but_nothing_else(tiny_model, bundle, tmp_path)
     tiny_model.save_pretrained(bundle)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="is no bundle: choose another folder"):
+    (tmp_path / "file").write_text("mine too")
+    shutil.copytree(bundle, tmp_path / "both")
+    (tmp_path / "both" / "thesis.txt").write_text("years of work")
+    for folder in ("mine", "both", "file"):
+        with pytest.raises(FileExistsError, match="choose another folder"):
+            tiny_model.save_pretrained(tmp_path / folder)
+    (tmp_path / "mine" / "config.json").write_text("{}")  # many programs write a file of this name
+    with pytest.raises(FileExistsError, match="choose another folder"):
         tiny_model.save_pretrained(tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "mine"]
+    for folder in ("mine", "both"):
+        assert (tmp_path / folder / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "mine too"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["both", "bundle", "file", "mine"]
 
 
 def test_a_failed_save_leaves_the_old_bundle(tiny_model, bundle, monkeypatch):
@@ -189,6 +198,13 @@ def test_bfloat16_embeddings_are_near(observations, bundle):
     x, y = model.embed(observations), half.embed(observations)
     assert torch.equal(model.tokenize(observations).ids, half.tokenize(observations).ids)
     assert ((x - y).norm() / x.norm()).item() < 0.02
+
+
+def test_tokens_are_the_same_under_autocast(tiny_model, observations):
+    expected = tiny_model.tokenize(observations)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        given = tiny_model.tokenize(observations)
+    assert torch.equal(given.ids, expected.ids)
 
 
 # ---- what bad input gets
@@ -265,6 +281,7 @@ def test_a_hub_id_in_the_cache_is_the_same_as_a_folder(bundle, observations, mon
             TypeError,
             "desi_spectrum: wanted Spectrum, given Tensor",
         ),
+        (lambda o: {"redshift": 0.5}, TypeError, "redshift: wanted Scalar, given float"),
         (lambda o: {**o, "redshift": o["redshift"][:3]}, ValueError, "same number of objects"),
         (lambda o: {"desi_spectrum": o["desi_spectrum"]}, ValueError, "no token at all for row 2"),
     ],
@@ -285,6 +302,15 @@ def test_bad_requests_are_refused(tiny_model, observations):
         tiny_model.predict({"redshift": observations["redshift"]}, "redshift")
     with pytest.raises(ValueError, match="give like="):
         tiny_model.reconstruct({"redshift": Scalar([0.1])}, "desi_spectrum")
+    with pytest.raises(TypeError, match="wanted a dict of name -> observation, given Spectrum"):
+        tiny_model.predict(observations["desi_spectrum"], "redshift")
+    with pytest.raises(TypeError, match="wanted a dict of name -> observation, given Spectrum"):
+        tiny_model.reconstruct(observations["desi_spectrum"], "desi_spectrum")
+    with pytest.raises(TypeError, match="like= must be of the kind Spectrum, given Scalar"):
+        tiny_model.reconstruct(observations, "desi_spectrum", like=observations["redshift"])
+    for given in ({"redshift": Scalar([0.1, 0.2])}, {"desi_spectrum": observations["desi_spectrum"][:2]}):
+        with pytest.raises(ValueError, match="as many objects as the observations, 2, given 6"):
+            tiny_model.reconstruct(given, "desi_spectrum", like=observations["desi_spectrum"])
     with pytest.raises(ValueError, match="desi_spectrum: row 0: measured from 400 to 700"):
         tiny_model.embed({"desi_spectrum": Spectrum(torch.ones(1, 9), torch.ones(1, 9), torch.linspace(400, 700, 9))})
     with pytest.raises(ValueError, match="does not read 'hsc-g'"):

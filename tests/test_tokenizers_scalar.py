@@ -79,6 +79,14 @@ def test_posterior_reads_the_edges(tokenizers):
             r"wanted 3 component\(s\) per object, given 2",
         ),
         (lambda: ScalarTokenizer(components=3).posterior(torch.ones(1, 256)), "needs one component"),
+        (
+            lambda: ScalarTokenizer().fit(Scalar([-1.0, 2.0]), spacing="log1p"),
+            "log1p needs values above -1, given -1",
+        ),
+        (
+            lambda: ScalarTokenizer(bins=4).fit(Scalar([0.0] * 9 + [1.0])).posterior(torch.ones(1, 4)),
+            "3 of 4 have none: this scalar was fitted to many equal values",
+        ),
     ],
 )
 def test_bad_input_is_refused(action, message):

@@ -60,7 +60,8 @@ class ScalarTokenizer(Tokenizer):
             spacing: `"quantile"` for bins of equal probability, `"log1p"` for equal steps in ln(1 + x).
 
         Raises:
-            ValueError: for another number of components, another spacing or a component without two different values.
+            ValueError: for another number of components, another spacing, a component without two different values, or
+                values of -1 and below for `"log1p"`.
         """
         self.check(scalar)
         edges = []
@@ -77,6 +78,9 @@ class ScalarTokenizer(Tokenizer):
                 high = (low + 1).clamp(max=value.numel() - 1)
                 edges.append(torch.lerp(ordered[low], ordered[high], position - low))
             elif spacing == "log1p":
+                if value.min() <= -1:
+                    msg = f"ScalarTokenizer.fit: log1p needs values above -1, given {value.min().item():.4g}"
+                    raise ValueError(msg)
                 edges.append(torch.lerp(value.min().log1p(), value.max().log1p(), level).expm1())
             else:
                 msg = f"ScalarTokenizer.fit: unknown spacing {spacing!r}; known: quantile, log1p"
@@ -112,6 +116,12 @@ class ScalarTokenizer(Tokenizer):
         """
         if self.components != 1:
             msg = f"a posterior needs one component, this tokenizer has {self.components}"
+            raise ValueError(msg)
+        if (empty := int((self.edges[0].diff() <= 0).sum())) > 0:
+            msg = (
+                f"a posterior needs bins of some width, but {empty} of {self.size} have none: "
+                "this scalar was fitted to many equal values"
+            )
             raise ValueError(msg)
         return Posterior(self.edges[0], probabilities)
 
