@@ -82,13 +82,11 @@ class Transformer(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws new parameters: N(0, 0.02) for embeddings, Xavier for linear layers."""
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 # fused projections are drawn as the separate ones they stand for
-                parts = (
-                    module.out_features // module.in_features if module.out_features % module.in_features == 0 else 1
-                )
-                bound = math.sqrt(6 / (module.in_features + module.out_features / max(parts, 1)))
+                parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1)
+                bound = math.sqrt(6 / (module.in_features + module.out_features / parts))
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

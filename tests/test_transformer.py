@@ -108,6 +108,16 @@ def test_same_generator_same_parameters():
     assert all(torch.equal(models[0][k], models[1][k]) for k in models[0])
 
 
+@pytest.mark.parametrize("mlp_ratio", [3.0, 4.0, 6.0])
+def test_every_projection_is_drawn_with_the_bound_of_xavier(mlp_ratio):
+    model = Transformer({"z": 5}, dim=48, heads=2, encoder_depth=1, decoder_depth=1, mlp_ratio=mlp_ratio)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            for part in module.weight.split(48) if name.endswith("kv") else [module.weight]:
+                bound = (6 / sum(part.shape)) ** 0.5
+                assert 0.98 * bound < part.abs().max() <= bound, name
+
+
 def test_bad_requests_are_refused(tiny_model, sequence):
     with pytest.raises(ValueError, match="layer must be 'context' or 'encoder', given 'last'"):
         tiny_model.transformer.encode(sequence, "last")
