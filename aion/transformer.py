@@ -6,6 +6,8 @@ and gets the position and modality embeddings a second time before the decoder a
 `encode` returns. Queries of one modality see each other and the whole context, so what is predicted for one modality
 does not depend on which others are asked for.
 
+The options after `weights` are there for checkpoints of others, see `aion.official`.
+
 References:
     | 4M: Massively Multimodal Masked Modeling (Mizrahi et al., 2023), arXiv 2312.06647
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
@@ -15,7 +17,7 @@ __all__ = ["Transformer"]
 
 import math
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,13 @@ class Transformer(nn.Module):
         mlp_ratio: see `aion.nn.block.GatedMLP`.
         smoothing: width in ids, by name, over which the target of a modality with ordered ids is spread (a Gaussian).
         weights: weight of a modality in the loss, by name; 1 for those not named.
+        norm_bias: gives every norm a bias.
+        untied: gives queries modality embeddings of their own instead of those of the tokens.
+        mixed: lets a query see the queries of other modalities too.
+        uniform: lets a query see all queries of its object and makes it weigh them alike.
+        lists: modalities whose tokens have a place in a list, the second coordinate of their position, and no other.
+        input_only: modalities that can be given but not asked for.
+        output_only: modalities that can be asked for but not given.
     """
 
     def __init__(
@@ -52,12 +61,29 @@ class Transformer(nn.Module):
         mlp_ratio: float = 4.0,
         smoothing: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        norm_bias: bool = False,
+        untied: bool = False,
+        mixed: bool = False,
+        uniform: bool = False,
+        lists: Sequence[str] = (),
+        input_only: Sequence[str] = (),
+        output_only: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.vocabulary = Vocabulary(sizes)
         self.smoothing, self.weights = dict(smoothing or {}), dict(weights or {})
-        for name in (*self.smoothing, *self.weights):
+        self.lists, self.input_only, self.output_only = sorted(lists), sorted(input_only), sorted(output_only)
+        for name in (*self.smoothing, *self.weights, *self.lists, *self.input_only, *self.output_only):
             self.vocabulary.index(name)
+        options = {
+            "norm_bias": norm_bias,
+            "untied": untied,
+            "mixed": mixed,
+            "uniform": uniform,
+            "lists": self.lists,
+            "input_only": self.input_only,
+            "output_only": self.output_only,
+        }
         self.config = {
             "sizes": self.vocabulary.sizes,
             "dim": dim,
@@ -67,16 +93,21 @@ class Transformer(nn.Module):
             "mlp_ratio": mlp_ratio,
             "smoothing": self.smoothing,
             "weights": self.weights,
+            # Only what was asked for, so that the hash of a model does not change with every new option.
+            **{key: value for key, value in options.items() if value},
         }
-        self.dim = dim
+        self.dim, self.separate = dim, not (mixed or uniform)
         self.token_embedding = nn.Embedding(len(self.vocabulary), dim)
         self.modality_embedding = nn.Embedding(len(self.vocabulary.names), dim)
+        self.query_modality_embedding = nn.Embedding(len(self.vocabulary.names), dim) if untied else None
         self.mask_token = nn.Parameter(torch.empty(dim))
-        self.encoder = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio) for _ in range(encoder_depth))
-        self.encoder_norm = layer_norm(dim)
+        self.encoder = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio, norm_bias) for _ in range(encoder_depth))
+        self.encoder_norm = layer_norm(dim, norm_bias)
         self.decoder_proj_context = nn.Linear(dim, dim)
-        self.decoder = nn.ModuleList(DecoderBlock(dim, heads, mlp_ratio) for _ in range(decoder_depth))
-        self.decoder_norm = layer_norm(dim)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(dim, heads, mlp_ratio, norm_bias, uniform) for _ in range(decoder_depth)
+        )
+        self.decoder_norm = layer_norm(dim, norm_bias)
         self.head = nn.Parameter(torch.empty(len(self.vocabulary), dim))
         self.reset_parameters()
 
@@ -129,11 +160,16 @@ class Transformer(nn.Module):
         return x if layer == "encoder" else self.decoder_proj_context(x) + place
 
     def decode(self, context: Tensor, context_valid: Tensor, query: TokenSequence) -> Tensor:
-        """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)` by states `(B, M, D)`."""
-        x = self.mask_token + self._place(query)
-        same = query.modality[:, None, :, None] == query.modality[:, None, None, :]
-        # A padding query sees padding only (it is its own "modality"), so that no row of the softmax is empty.
-        mask = same & (query.valid[:, None, :, None] == query.valid[:, None, None, :])
+        """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)` by states `(B, M, D)`.
+
+        An object without any valid context is answered from the queries alone.
+        """
+        x = self.mask_token + self._place(query, self.query_modality_embedding)
+        # A padding query sees padding only (as if that were a modality), so that no row of the softmax is empty.
+        mask = query.valid[:, None, :, None] == query.valid[:, None, None, :]
+        if self.separate:
+            mask = mask & (query.modality[:, None, :, None] == query.modality[:, None, None, :])
+        mask = None if bool(mask.all()) else mask
         context_mask = _key_mask(context_valid)
         for block in self.decoder:
             x = block(x, context, mask, context_mask)
@@ -175,9 +211,14 @@ class Transformer(nn.Module):
         soft = (-0.5 * (distance / self.smoothing[name]) ** 2).softmax(dim=-1)
         return F.cross_entropy(logits.float(), soft)
 
-    def _place(self, sequence: TokenSequence) -> Tensor:
-        position = sine_cosine(sequence.position, self.dim).to(self.mask_token.dtype)
-        return position + self.modality_embedding(sequence.modality)
+    def _place(self, sequence: TokenSequence, modality_embedding: nn.Embedding | None = None) -> Tensor:
+        position = sine_cosine(sequence.position, self.dim)
+        for name in self.lists:
+            chosen = sequence.modality == self.vocabulary.index(name)
+            if chosen.any():
+                position[chosen] = sine_cosine(sequence.position[chosen][:, 1:], self.dim)
+        modality = (modality_embedding or self.modality_embedding)(sequence.modality)
+        return position.to(self.mask_token.dtype) + modality
 
 
 def _key_mask(valid: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@ r"""Multi-head attention with normalised queries and keys.
 
 For queries :math:`q`, keys :math:`k` and values :math:`v` of one head of width :math:`h`, each query attends as
 :math:`\mathrm{softmax}(\hat q \hat k^T / \sqrt h)\, v` where the hat is a layer norm over the head. The norm bounds the
-logits, which keeps large models stable in low precision.
+logits, which keeps large models stable in low precision. A query that may see no key at all gets zero.
 
 References:
     | Scaling Vision Transformers to 22 Billion Parameters (Dehghani et al., 2023), arXiv 2302.05442
@@ -10,14 +10,15 @@ References:
 
 __all__ = ["CrossAttention", "SelfAttention", "layer_norm"]
 
+import torch
 import torch.nn.functional as F
 
 from torch import Tensor, nn
 
 
-def layer_norm(dim: int) -> nn.LayerNorm:
-    """Creates the layer norm used everywhere: no bias, eps 1e-6."""
-    return nn.LayerNorm(dim, eps=1e-6, bias=False)
+def layer_norm(dim: int, bias: bool = False) -> nn.LayerNorm:
+    """Creates the layer norm used everywhere: eps 1e-6, no bias unless asked for."""
+    return nn.LayerNorm(dim, eps=1e-6, bias=bias)
 
 
 class SelfAttention(nn.Module):
@@ -26,21 +27,24 @@ class SelfAttention(nn.Module):
     Arguments:
         dim: width D of the tokens; a multiple of `heads`.
         heads: number of heads.
+        norm_bias: gives the norms of queries and keys a bias.
+        uniform: weighs all keys that may be seen alike, whatever query and key are.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, norm_bias: bool = False, uniform: bool = False) -> None:
         super().__init__()
         _check_heads(dim, heads)
-        self.heads = heads
+        self.heads, self.uniform = heads, uniform
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_norm = layer_norm(dim // heads)
-        self.k_norm = layer_norm(dim // heads)
+        self.q_norm = layer_norm(dim // heads, norm_bias)
+        self.k_norm = layer_norm(dim // heads, norm_bias)
         self.proj = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attends over `x` `(B, N, D)`; `mask` broadcasts to `(B, heads, N, N)`, True where a key may be seen."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+        q = torch.zeros_like(q) if self.uniform else self.q_norm(q)  # a query of zeros finds all keys alike
+        return self.proj(_attend(q, self.k_norm(k), v, mask))
 
 
 class CrossAttention(nn.Module):
@@ -49,16 +53,17 @@ class CrossAttention(nn.Module):
     Arguments:
         dim: width D of both; a multiple of `heads`.
         heads: number of heads.
+        norm_bias: gives the norms of queries and keys a bias.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, norm_bias: bool = False) -> None:
         super().__init__()
         _check_heads(dim, heads)
         self.heads = heads
         self.q = nn.Linear(dim, dim, bias=False)
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
-        self.q_norm = layer_norm(dim // heads)
-        self.k_norm = layer_norm(dim // heads)
+        self.q_norm = layer_norm(dim // heads, norm_bias)
+        self.k_norm = layer_norm(dim // heads, norm_bias)
         self.proj = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -69,7 +74,10 @@ class CrossAttention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if mask is not None and mask.shape[-2] == 1:  # one mask for all queries may leave nothing to see
+        x = torch.where(mask.any(-1, keepdim=True), x, 0)  # torch before 2.5 gives NaN there
+    return x.transpose(1, 2).flatten(2)
 
 
 def _check_heads(dim: int, heads: int) -> None:

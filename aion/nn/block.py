@@ -1,4 +1,4 @@
-r"""Pre-norm transformer blocks with gated feed-forward layers and no biases.
+r"""Pre-norm transformer blocks with gated feed-forward layers and linear layers without biases.
 
 Encoder block: :math:`x \leftarrow x + \mathrm{attn}(n_1(x))`, then :math:`x \leftarrow x + \mathrm{mlp}(n_2(x))`. The
 decoder block has a cross-attention to the context between the two.
@@ -44,13 +44,14 @@ class EncoderBlock(nn.Module):
         dim: width D.
         heads: number of attention heads.
         mlp_ratio: see `GatedMLP`.
+        norm_bias: gives every norm a bias.
     """
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, norm_bias: bool = False) -> None:
         super().__init__()
-        self.norm1 = layer_norm(dim)
-        self.attn = SelfAttention(dim, heads)
-        self.norm2 = layer_norm(dim)
+        self.norm1 = layer_norm(dim, norm_bias)
+        self.attn = SelfAttention(dim, heads, norm_bias)
+        self.norm2 = layer_norm(dim, norm_bias)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,16 +67,20 @@ class DecoderBlock(nn.Module):
         dim: width D.
         heads: number of attention heads.
         mlp_ratio: see `GatedMLP`.
+        norm_bias: gives every norm a bias.
+        uniform: see `aion.nn.attention.SelfAttention`, for the queries among each other.
     """
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: float = 4.0, norm_bias: bool = False, uniform: bool = False
+    ) -> None:
         super().__init__()
-        self.norm1 = layer_norm(dim)
-        self.self_attn = SelfAttention(dim, heads)
-        self.query_norm = layer_norm(dim)
-        self.context_norm = layer_norm(dim)
-        self.cross_attn = CrossAttention(dim, heads)
-        self.norm2 = layer_norm(dim)
+        self.norm1 = layer_norm(dim, norm_bias)
+        self.self_attn = SelfAttention(dim, heads, norm_bias, uniform)
+        self.query_norm = layer_norm(dim, norm_bias)
+        self.context_norm = layer_norm(dim, norm_bias)
+        self.cross_attn = CrossAttention(dim, heads, norm_bias)
+        self.norm2 = layer_norm(dim, norm_bias)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
     def forward(
