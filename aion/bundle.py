@@ -1,27 +1,46 @@
-"""The bundle: a model as a folder, and how it is found, checked and read.
+"""The bundle: a model as a folder, and how it is found, checked, read and written.
 
-A bundle holds `config.json`, `transformer.safetensors`, `tokenizers/<name>.safetensors` and a model card. `config.json`
-holds the keyword arguments of every part, which tokenizer reads which modality, the SHA-256 of every weight file and
-where the model comes from. The hash of the model is the hash of all that but the last.
+A bundle holds `config.json`, `transformer.safetensors`, `tokenizers/<name>.safetensors` and a model card; one made from
+a published checkpoint also `unused.safetensors`, what that has and nothing here reads. `config.json` holds the keyword
+arguments of every part, which tokenizer reads which modality, the SHA-256 of every weight file and where the model is
+from. The hash of the model is the hash of all that but the last.
 """
 
-__all__ = ["BUNDLED", "FORMAT", "digest", "load_weights", "locate", "may_be_replaced", "read_config", "sha256", "swap"]
+__all__ = [
+    "BUNDLED",
+    "FORMAT",
+    "UNUSED",
+    "digest",
+    "load_tensors",
+    "load_weights",
+    "locate",
+    "may_be_replaced",
+    "read_config",
+    "sha256",
+    "whole",
+    "write",
+]
 
 import hashlib
 import json
+import re
 import shutil
+import tempfile
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from aion.observations import near_miss
 
 FORMAT = 1  # of the bundle; a reader refuses any other
 BUNDLED = Path(__file__).parent / "models"
+UNUSED = "unused.safetensors"
+FILES = ("config.json", "*.safetensors", "README.md", "codecs/*/config.json")  # never a pickle
 
 
 def sha256(path: Path) -> str:
@@ -39,13 +58,16 @@ def digest(config: Mapping, hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def locate(name: Path | str, revision: str | None) -> Path:
-    """Finds the folder of a bundle: shipped, local, or a snapshot of the Hub (its cache, when there is no network)."""
+def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES) -> Path:
+    """Finds the folder of a bundle: shipped, local, or a snapshot of the Hub (its cache, when there is no network).
+
+    Of a repository of the Hub only what matches the patterns `files` is fetched.
+    """
     bundled = {path.name for path in BUNDLED.iterdir() if path.is_dir()} if BUNDLED.is_dir() else set()
     if str(name) in bundled:
         return BUNDLED / str(name)
     if Path(name).is_dir():
-        return Path(name)
+        return _snapshot(Path(name), revision or "main")
     if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         msg = (
             f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name"
@@ -53,12 +75,19 @@ def locate(name: Path | str, revision: str | None) -> Path:
         raise FileNotFoundError(msg)
     from huggingface_hub import snapshot_download
 
-    patterns = ["config.json", "*.safetensors", "README.md"]
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(files)))
     except Exception as error:
         msg = f"{name!r} is no local folder and could not be fetched from the Hub, nor found in its cache: {error}"
         raise FileNotFoundError(msg) from error
+
+
+def _snapshot(folder: Path, revision: str) -> Path:
+    """Returns the folder itself, or what a folder of the Hub's cache holds of a revision."""
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    return snapshot if re.fullmatch("[0-9a-f]{40}", commit) and snapshot.is_dir() else folder
 
 
 def read_config(folder: Path) -> dict:
@@ -84,6 +113,10 @@ def read_config(folder: Path) -> dict:
     if missing := {"modalities", "tokenizers", "transformer", "sha256", "model_sha256"} - set(config):
         msg = f"{path} lacks {', '.join(sorted(missing))}"
         raise ValueError(msg)
+    for name in config["tokenizers"]:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+            msg = f"{path}: {name!r} cannot be the name of a tokenizer: its file would lie elsewhere"
+            raise ValueError(msg)
     described = {k: config[k] for k in ("format", "modalities", "tokenizers", "transformer")}
     if digest(described, config["sha256"]) != config["model_sha256"]:
         msg = f"{path} was altered: its content does not match its own hash"
@@ -91,8 +124,8 @@ def read_config(folder: Path) -> dict:
     return config
 
 
-def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
-    """Loads one weight file into a module on the meta device, strictly, after checking its hash."""
+def load_tensors(folder: Path, key: str, hashes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Maps the tensors of one weight file, after checking its hash."""
     path = folder / key
     if not path.exists():
         msg = f"{path} is missing from the bundle"
@@ -102,10 +135,19 @@ def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str,
         msg = f"{path} was altered or damaged: its SHA-256 is {given[:16]}..., config.json says {wanted[:16]}..."
         raise ValueError(msg)
     try:
-        tensors = load_file(path)
+        return load_file(path)
+    except SafetensorError as error:
+        msg = f"{path} is no safetensors file: {error}"
+        raise ValueError(msg) from error
+
+
+def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
+    """Loads one weight file into a module on the meta device, strictly, after checking its hash."""
+    tensors = load_tensors(folder, key, hashes)
+    try:
         module.load_state_dict(tensors, strict=True, assign=True)
-    except (RuntimeError, SafetensorError) as error:
-        msg = f"{path} does not fit its configuration: {error}"
+    except RuntimeError as error:
+        msg = f"{folder / key} does not fit its configuration: {error}"
         raise ValueError(msg) from error
 
 
@@ -122,7 +164,60 @@ def may_be_replaced(folder: Path) -> bool:
     return "model_sha256" in config and files <= own
 
 
-def swap(new: Path, folder: Path) -> None:
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write to that takes its name when all is written; what was there before is kept until then."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write(
+    folder: Path,
+    files: Mapping[str, Mapping[str, Tensor]],
+    config: Mapping,
+    provenance: Mapping,
+    rows: Mapping[str, str],
+) -> str:
+    """Writes a bundle into an empty folder and returns the hash of the model.
+
+    Arguments:
+        folder: to write to.
+        files: the tensors of every weight file.
+        config: what the hash of the model covers beside them.
+        provenance: plain JSON facts on how the model was made.
+        rows: what the card says of each modality.
+    """
+    import aion
+
+    hashes = {}
+    for key, tensors in files.items():
+        (folder / key).parent.mkdir(exist_ok=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / key)
+        hashes[key] = sha256(folder / key)
+    model_sha256 = digest(config, hashes)
+    facts = {"sha256": hashes, "model_sha256": model_sha256, "aion_version": aion.__version__, "provenance": provenance}
+    (folder / "config.json").write_text(json.dumps({**config, **facts}, indent=2, sort_keys=True) + "\n")
+    count = sum(tensor.numel() for tensor in files["transformer.safetensors"].values())
+    table = "\n".join(f"| `{name}` | {row} |" for name, row in rows.items())
+    lines = "\n".join(f"- {key}: {value}" for key, value in provenance.items())
+    (folder / "README.md").write_text(
+        "---\nlibrary_name: aion\nlicense: mit\npipeline_tag: feature-extraction\n"
+        "tags: [astronomy, foundation-model, spectroscopy, photometry]\n---\n\n"
+        f"# An `aion` bundle\n\nA masked-modelling transformer of {count:,} parameters and its tokenizers "
+        f"(content hash `{model_sha256[:16]}`).\n\n"
+        '```python\nimport aion\n\nmodel = aion.AION.from_pretrained("this folder")\n```\n\n'
+        f"| modality | what its tokenizer reads |\n|---|---|\n{table}\n\n## Provenance\n\n{lines or 'not stated'}\n"
+    )
+    return model_sha256
+
+
+def _swap(new: Path, folder: Path) -> None:
     """Puts a finished folder under its name; the one before is removed only when the new one is in its place."""
     before = new.with_name(f"{new.name}.before")
     if folder.exists():

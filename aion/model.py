@@ -5,8 +5,6 @@ What is on disk is a bundle, see `aion.bundle`.
 
 __all__ = ["AION"]
 
-import json
-import shutil
 import tempfile
 
 from collections.abc import Iterator, Mapping
@@ -14,10 +12,21 @@ from pathlib import Path
 
 import torch
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from aion.bundle import FORMAT, digest, load_weights, locate, may_be_replaced, read_config, sha256, swap
+from aion import official
+from aion.bundle import (
+    FORMAT,
+    UNUSED,
+    load_tensors,
+    load_weights,
+    locate,
+    may_be_replaced,
+    read_config,
+    whole,
+    write,
+)
+from aion.generation import check, codes, ensemble, places
 from aion.observations import Observation, near_miss
 from aion.posterior import Posterior
 from aion.tokenizers import Tokenizer, build
@@ -31,16 +40,20 @@ class AION(nn.Module):
     Arguments:
         tokenizers: the tokenizers by a name of their own.
         modalities: name of the tokenizer of each modality; several modalities may share one.
-        transformer: keyword arguments of `aion.transformer.Transformer`, without `sizes`.
+        transformer: a transformer, or the keyword arguments of `aion.transformer.Transformer`; `sizes` may be left out
+            and may be larger than those of the tokenizers.
         provenance: plain JSON facts on how the model was made.
+        unused: tensors of the checkpoint that the model was made from that nothing here reads, by their name there;
+            they are kept as they are, to be written back.
     """
 
     def __init__(
         self,
         tokenizers: Mapping[str, Tokenizer],
         modalities: Mapping[str, str],
-        transformer: Mapping[str, object],
+        transformer: Transformer | Mapping[str, object],
         provenance: Mapping[str, object] | None = None,
+        unused: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         if missing := set(modalities.values()) - set(tokenizers):
@@ -48,9 +61,16 @@ class AION(nn.Module):
             raise ValueError(msg)
         self.parts = nn.ModuleDict({name: tokenizers[name] for name in sorted(tokenizers)})
         self.modalities = {name: modalities[name] for name in sorted(modalities)}
-        arguments = {k: v for k, v in transformer.items() if k != "sizes"}
-        self.transformer = Transformer({n: self.tokenizer(n).size for n in self.modalities}, **arguments)
+        sizes = {name: self.tokenizer(name).size for name in self.modalities}
+        if not isinstance(transformer, Transformer):
+            transformer = Transformer(**{"sizes": sizes, **transformer})
+        given = transformer.vocabulary.sizes
+        if set(given) != set(sizes) or any(given[name] < size for name, size in sizes.items()):
+            msg = f"AION: the transformer must have room for the ids of every tokenizer, {sizes}; given {given}"
+            raise ValueError(msg)
+        self.transformer = transformer
         self.provenance = dict(provenance or {})
+        self.unused = dict(unused or {})
         self._loaded_sha256: str | None = None
 
     @property
@@ -110,7 +130,11 @@ class AION(nn.Module):
             ValueError: for an unknown modality (with the near misses), batches that differ, values that no tokenizer
                 knows, or an object without any token (named by its row).
         """
-        return self.vocabulary.pack(self.encode_tokens(observations))
+        tokens = self.encode_tokens(observations)
+        if unread := sorted(set(tokens) & set(self.transformer.output_only)):
+            msg = f"{unread[0]!r} can be asked for but not given: this checkpoint has no embedding of it"
+            raise ValueError(msg)
+        return self.vocabulary.pack(tokens)
 
     @torch.no_grad()
     def embed(
@@ -148,18 +172,20 @@ class AION(nn.Module):
     def predict(self, observations: Mapping[str, Observation], name: str, batch_size: int = 64) -> Posterior:
         """Predicts the distribution of a scalar modality from the others; its own values, if given, are not looked at.
 
+        From no observations at all, `{}`, it predicts one distribution: what the model expects of any object.
+
         Raises:
             TypeError: for what `tokenize` refuses.
             ValueError: for an unknown modality, one that is not a single scalar, or nothing else to predict from.
         """
         _check_mapping(observations)
-        tokenizer = self.tokenizer(name)
+        tokenizer = self._asked(name)
         if not hasattr(tokenizer, "posterior"):
             msg = f"predict: {name!r} is no scalar; use reconstruct"
             raise ValueError(msg)
         others = {key: value for key, value in observations.items() if key != name}
         pieces = []
-        for sequence in self._batches(others, batch_size):
+        for sequence in self._batches(others, batch_size) if observations else [self._nothing(1)]:
             query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
             pieces.append(self._ask(sequence, query, name)[:, 0].softmax(dim=-1))
         return tokenizer.posterior(torch.cat(pieces))
@@ -189,15 +215,103 @@ class AION(nn.Module):
         if like is None:
             msg = f"reconstruct: {name!r} is not observed: give like=, an observation on the grid wanted"
             raise ValueError(msg)
+        self._asked(name)
         place = self.encode_tokens({name: like})[name]
         sequence = self.tokenize(observations)
         ids = self._ask(sequence, self._query(name, place.position, place.valid), name).argmax(dim=-1)
         return tokenizer.decode(Tokens(ids=ids, position=place.position, valid=place.valid), like)
 
-    def _batches(self, observations: Mapping[str, Observation], batch_size: int) -> Iterator[TokenSequence]:
-        if batch_size < 1:
-            msg = f"batch_size must be at least 1, given {batch_size}"
+    @torch.no_grad()
+    def generate(
+        self,
+        observations: Mapping[str, Observation],
+        name: str,
+        like: Observation | None = None,
+        *,
+        members: int = 1,
+        scheme: str = "roar",
+        steps: int = 25,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        batch_size: int = 64,
+    ) -> list[Observation]:
+        """Draws what a modality may look like, given the others; its own values, if given, are not looked at.
+
+        Returns an ensemble: a list whose axis is the members, each an observation of all objects, so that
+        `torch.stack([member.flux for member in ensemble])` has the shape `(E, B, ...)`.
+
+        Arguments:
+            observations: see `tokenize`; `{}` draws from what the model expects of any object.
+            name: the modality wanted.
+            like: the grid wanted, with the tokens that it would have; its values are not looked at. Scalars, and
+                tokenizers with a grid of their own that can do without, need none.
+            members: see `aion.generation.generate` for this and what follows.
+            scheme: `"roar"`, `"maskgit"` or `"one-pass"`.
+            steps: most steps.
+            temperature: 0 takes the most probable ids.
+            top_k: draws from that many ids only.
+            top_p: draws from ids that have together that probability only.
+            guidance: how closely the observations are followed.
+            generator: source of the draws.
+            batch_size: draws, objects times members, that go through the model at once. With a generator on the CPU
+                it does not change the result beyond rounding.
+
+        Raises:
+            TypeError: for what `reconstruct` refuses.
+            ValueError: for what `reconstruct` refuses, or options out of range.
+        """
+        _check_mapping(observations)
+        tokenizer = self._asked(name)
+        if like is not None:
+            _check_like(like, tokenizer.observation, observations)
+            like = like.to(self.device)
+        _check_batch_size(batch_size)
+        check(members, scheme, steps, temperature, top_k, top_p, guidance)
+        objects = max(batch_size // members, 1)
+        if observations:
+            others = {key: value for key, value in observations.items() if key != name}
+            sequences, count = self._batches(others, objects), len(next(iter(observations.values())))
+        else:
+            count = 1 if like is None else len(like)
+            sequences = (self._nothing(min(objects, count - i)) for i in range(0, count, objects))
+        place = places(tokenizer, count) if like is None else self.encode_tokens({name: like})[name]
+        return ensemble(
+            self.transformer,
+            tokenizer,
+            sequences,
+            self._query(name, place.position, place.valid),
+            like,
+            members=members,
+            scheme=scheme,
+            steps=steps,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            guidance=guidance,
+            generator=generator,
+        )
+
+    def _asked(self, name: str) -> Tokenizer:
+        """Returns the tokenizer of a modality that the transformer can be asked for."""
+        tokenizer = self.tokenizer(name)
+        if name in self.transformer.input_only:
+            msg = f"{name!r} can be given but not asked for: this checkpoint has no head for it"
             raise ValueError(msg)
+        if name in self.transformer.lists:
+            msg = f"{name!r} can be given but not asked for: how the model was trained to list it is not published"
+            raise ValueError(msg)
+        return tokenizer
+
+    def _nothing(self, count: int) -> TokenSequence:
+        """Returns the tokens of objects of which nothing was observed."""
+        zero = torch.zeros(count, 1, dtype=torch.long, device=self.device)
+        return TokenSequence(zero, zero, torch.zeros(count, 1, 2, device=self.device), zero.bool())
+
+    def _batches(self, observations: Mapping[str, Observation], batch_size: int) -> Iterator[TokenSequence]:
+        _check_batch_size(batch_size)
         values = observations.values() if isinstance(observations, Mapping) else ()
         sizes = {len(o) for o in values} if all(isinstance(o, Observation) for o in values) else set()
         if len(sizes) != 1:  # let tokenize say what is wrong
@@ -219,7 +333,7 @@ class AION(nn.Module):
 
     def _ask(self, sequence: TokenSequence, query: TokenSequence, name: str) -> Tensor:
         hidden = self.transformer.decode(self.transformer.encode(sequence), sequence.valid, query)
-        return self.transformer.logits(hidden, name).float()
+        return self.transformer.logits(hidden, name)[..., : codes(self.tokenizer(name))].float()
 
     # ---- storage
 
@@ -234,15 +348,8 @@ class AION(nn.Module):
         if folder.exists() and not (folder.is_dir() and may_be_replaced(folder)):
             msg = f"{folder} exists and is no bundle, or holds other files too: choose another folder"
             raise FileExistsError(msg)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            model_sha256 = self._write(temporary)
-            temporary.chmod(0o755)
-            swap(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return model_sha256
+        with whole(folder) as new:
+            return self._write(new)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the bundle to the Hugging Face Hub and returns the address of the commit."""
@@ -261,31 +368,66 @@ class AION(nn.Module):
         *,
         revision: str | None = None,
         device: torch.device | str = "auto",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
+        parity: bool = False,
+        padding: bool = False,
+        codecs: Path | str | None = None,
     ) -> "AION":
-        """Loads a bundle: one that ships with the package, a local folder or a repository of the Hub.
+        """Loads a bundle, or a published AION-1 checkpoint such as `"polymathic-ai/aion-base"`.
+
+        Weights are mapped from the file: it must stay as it is while the model is in use.
 
         Arguments:
             name: `"aion-nano"`, a folder, or `"owner/name"` on the Hub (its cache is used when there is no network).
             revision: branch, tag or commit on the Hub.
             device: `"auto"` takes CUDA if there is one, else the CPU.
-            dtype: of the transformer; tokenizers stay in float32, in which they quantise.
+            dtype: of the transformer, float32 by default; `"auto"` takes bfloat16 where the device has matrix units for
+                it. Tokenizers stay in float32, in which they quantise.
+            parity: does what the published package does where that is questionable, see `docs/official.md`; for
+                published checkpoints only. A bundle saved from one keeps the mode it was loaded in.
+            padding: fills the grid of published spectrum tokenizers as later versions of the published package do, see
+                `aion.official.spectrum.OfficialSpectrumTokenizer`.
+            codecs: the published checkpoint, a folder or on the Hub, whose tokenizers to take, if not its own; for
+                those on the Hub without any it is `"polymathic-ai/aion-base"`.
 
         Raises:
-            FileNotFoundError: if there is no such bundle, or a file of it is missing.
-            ValueError: for a damaged or altered file, or a bundle of another format.
+            FileNotFoundError: if there is no such model, or a file of it is missing.
+            ValueError: for a damaged or altered file, a bundle of another format, or a published checkpoint whose
+                tensors do not fit its configuration.
         """
-        folder = locate(name, revision)
-        config = read_config(folder)
-        with torch.device("meta"):
-            model = cls._empty(config)
-        for key, module in model._modules_by_file().items():
-            load_weights(module, folder, key, config["sha256"])
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model.transformer.to(dtype=dtype or torch.float32)
-        model._loaded_sha256 = config["model_sha256"]
+        folder = locate(name, revision)
+        if official.is_published(folder):
+            model = cls._published(str(name), folder, parity, padding, codecs)
+        elif parity or padding or codecs is not None:
+            msg = f"parity=, padding= and codecs= are for published checkpoints, and {folder} is none"
+            raise ValueError(msg)
+        else:
+            config = read_config(folder)
+            with torch.device("meta"):
+                model = cls._empty(config)
+            for key, module in model._modules_by_file().items():
+                load_weights(module, folder, key, config["sha256"])
+            if UNUSED in config["sha256"]:
+                model.unused = load_tensors(folder, UNUSED, config["sha256"])
+            model._loaded_sha256 = config["model_sha256"]
+        model.transformer.to(dtype=_fast_dtype(device) if dtype == "auto" else dtype or torch.float32)
         return model.to(device).eval()
+
+    @classmethod
+    def _published(cls, name: str, folder: Path, parity: bool, padding: bool, codecs: Path | str | None) -> "AION":
+        if codecs is None and not (folder / "codecs").is_dir():
+            if Path(name).is_dir():
+                msg = f"{folder} has no tokenizers: give codecs=, such as {official.WITH_TOKENIZERS!r} or a copy of it"
+                raise ValueError(msg)
+            codecs = official.WITH_TOKENIZERS
+        if codecs is not None:
+            codecs = locate(codecs, None, ("codecs/*/config.json", "codecs/*/model.safetensors"))
+        tokenizers, modalities, transformer, unused = official.load(folder, parity, padding, codecs)
+        name = Path(name).name if Path(name).is_dir() else name
+        provenance = {"name": name, "mode": "parity" if parity else "default", "data": "a published AION-1 checkpoint"}
+        return cls(tokenizers, modalities, transformer, provenance, unused)
 
     @property
     def sha256(self) -> str:
@@ -306,7 +448,7 @@ class AION(nn.Module):
     @classmethod
     def _empty(cls, config: Mapping) -> "AION":
         try:
-            tokenizers = {name: build(part) for name, part in config["tokenizers"].items()}
+            tokenizers = {name: build(part, official.TOKENIZERS) for name, part in config["tokenizers"].items()}
             return cls(tokenizers, config["modalities"], config["transformer"], config.get("provenance"))
         except (KeyError, TypeError) as error:
             msg = f"config.json does not describe a bundle this version can read: {error}"
@@ -317,37 +459,10 @@ class AION(nn.Module):
         return {**files, "transformer.safetensors": self.transformer}
 
     def _write(self, folder: Path) -> str:
-        import aion
-
-        hashes = {}
-        (folder / "tokenizers").mkdir()
-        for key, module in self._modules_by_file().items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, folder / key)
-            hashes[key] = sha256(folder / key)
-        config = self._config()
-        model_sha256 = digest(config, hashes)
-        config |= {
-            "sha256": hashes,
-            "model_sha256": model_sha256,
-            "aion_version": aion.__version__,
-            "provenance": self.provenance,
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").write_text(self._card(model_sha256))
-        return model_sha256
-
-    def _card(self, model_sha256: str) -> str:
-        rows = "\n".join(f"| `{n}` | {self.tokenizer(n).describe()} |" for n in self.modalities)
-        facts = "\n".join(f"- {key}: {value}" for key, value in self.provenance.items())
-        count = sum(p.numel() for p in self.transformer.parameters())
-        return (
-            "---\nlibrary_name: aion\nlicense: mit\npipeline_tag: feature-extraction\n"
-            "tags: [astronomy, foundation-model, spectroscopy, photometry]\n---\n\n"
-            f"# An `aion` bundle\n\nA masked-modelling transformer of {count:,} parameters and its tokenizers "
-            f"(content hash `{model_sha256[:16]}`).\n\n"
-            '```python\nimport aion\n\nmodel = aion.AION.from_pretrained("this folder")\n```\n\n'
-            f"| modality | what its tokenizer reads |\n|---|---|\n{rows}\n\n## Provenance\n\n{facts or 'not stated'}\n"
-        )
+        files = {key: module.state_dict() for key, module in self._modules_by_file().items()}
+        rows = {name: self.tokenizer(name).describe() for name in self.modalities}
+        files |= {UNUSED: self.unused} if self.unused else {}
+        return write(folder, files, self._config(), self.provenance, rows)
 
 
 def _check_mapping(observations: object) -> None:
@@ -356,12 +471,27 @@ def _check_mapping(observations: object) -> None:
         raise TypeError(msg)
 
 
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        msg = f"batch_size must be at least 1, given {batch_size}"
+        raise ValueError(msg)
+
+
 def _check_like(like: object, kind: type[Observation], observations: Mapping[str, Observation]) -> None:
     if not isinstance(like, kind):
-        msg = f"reconstruct: like= must be of the kind {kind.__name__}, given {type(like).__name__}"
+        msg = f"like= must be of the kind {kind.__name__}, given {type(like).__name__}"
         raise TypeError(msg)
     sizes = {len(o) for o in observations.values() if isinstance(o, Observation)}
     if sizes and sizes != {len(like)}:
         given = " and ".join(map(str, sorted(sizes)))
-        msg = f"reconstruct: like= must hold as many objects as the observations, {given}, given {len(like)}"
+        msg = f"like= must hold as many objects as the observations, {given}, given {len(like)}"
         raise ValueError(msg)
+
+
+def _fast_dtype(device: torch.device | str) -> torch.dtype:
+    """Returns bfloat16 where a device multiplies matrices of it faster than of float32, else float32."""
+    if torch.device(device).type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # without matrix units bfloat16 was half as fast as float32 on a CPU
+        fast = torch.device(device).type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return torch.bfloat16 if fast else torch.float32

@@ -186,7 +186,7 @@ def test_a_failed_save_leaves_the_old_bundle(tiny_model, bundle, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("aion.model.save_file", full)
+    monkeypatch.setattr("aion.bundle.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         tiny_model.save_pretrained(bundle)
     assert (bundle / "config.json").read_bytes() == before

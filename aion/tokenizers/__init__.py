@@ -2,19 +2,25 @@
 
 __all__ = ["ImageTokenizer", "ScalarTokenizer", "SpectrumTokenizer", "Tokenizer", "build"]
 
+from collections.abc import Iterable
+
 from aion.tokenizers.base import Tokenizer
 from aion.tokenizers.image import ImageTokenizer
 from aion.tokenizers.scalar import ScalarTokenizer
 from aion.tokenizers.spectrum import SpectrumTokenizer
 
 
-def build(config: dict) -> Tokenizer:
+def build(config: dict, others: Iterable[type[Tokenizer]] = ()) -> Tokenizer:
     """Builds a tokenizer from its `config`: the keyword arguments of its class and their `kind`.
+
+    Arguments:
+        config: as of `Tokenizer.config`.
+        others: classes known beside those of this package.
 
     Raises:
         ValueError: for an unknown kind or for arguments its class does not take.
     """
-    kinds = {cls.kind: cls for cls in (ImageTokenizer, ScalarTokenizer, SpectrumTokenizer)}
+    kinds = {cls.kind: cls for cls in (ImageTokenizer, ScalarTokenizer, SpectrumTokenizer, *others)}
     arguments = dict(config)
     kind = arguments.pop("kind", None)
     if kind not in kinds:
