@@ -40,9 +40,7 @@ class ConvNeXtBlock(nn.Module):
         """Maps `(B, L, D)` to the same shape."""
         # As an image of one row in channels-last order: the depth-wise kernels for that are several times faster.
         rows = x[:, None].movedim(-1, 1)
-        y = F.conv2d(
-            rows, self.dwconv.weight[:, :, None], self.dwconv.bias, padding=(0, 3), groups=self.dwconv.groups
-        )
+        y = F.conv2d(rows, self.dwconv.weight[:, :, None], self.dwconv.bias, padding=(0, 3), groups=self.dwconv.groups)
         y = self.norm(y.movedim(1, -1).squeeze(1))
         return x + self.pwconv2(self.grn(F.gelu(self.pwconv1(y))))
 
@@ -122,7 +120,8 @@ class _ResponseNorm(nn.Module):
 
 def _stages(depths: Sequence[int], widths: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(
-        nn.Sequential(*(ConvNeXtBlock(width) for _ in range(depth))) for depth, width in zip(depths, widths, strict=True)
+        nn.Sequential(*(ConvNeXtBlock(width) for _ in range(depth)))
+        for depth, width in zip(depths, widths, strict=True)
     )
 
 

@@ -11,7 +11,7 @@ References:
     | Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023), arXiv 2309.15505
 """
 
-__all__ = ["HSC_ZERO_POINT", "LIMITS", "PIXELS", "OfficialImageTokenizer", "published_fsq", "window"]
+__all__ = ["HSC_ZERO_POINT", "LIMITS", "OfficialImageTokenizer"]
 
 from collections.abc import Sequence
 
@@ -20,13 +20,13 @@ import torch.nn.functional as F
 
 from torch import Tensor, nn
 
-from aion.nn.quantize import FSQ
 from aion.observations import Image, near_miss
+from aion.official.grid import PIXELS, chunked, place, places, window
 from aion.official.magvit import MagViT
-from aion.official.tokenizer import PublishedTokenizer, chunked, place, places
+from aion.official.quantize import check_levels, published_fsq
+from aion.official.tokenizer import PublishedTokenizer
 from aion.tokens import Tokens
 
-PIXELS = 96  # on the side of what the published networks read
 HSC_ZERO_POINT = 10 ** ((27.0 - 22.5) / 2.5)  # published unit of HSC images per nanomaggy
 
 # Largest |flux| of each band, in the published unit of its survey and in the order of the channels.
@@ -48,8 +48,8 @@ CHUNK = 32  # images at once: at the published size one takes about 30 MB on its
 class OfficialImageTokenizer(PublishedTokenizer):
     """Tokenizes images in any of nine bands on a grid of 24 x 24 tokens of 4 x 4 pixels.
 
-    Larger images are cropped to their central 96 x 96 pixels, smaller ones centred in unmeasured pixels. Flux beyond the
-    limit of its band is clamped. A band that was not measured is the same as one that is absent. A token without a
+    Larger images are cropped to their central 96 x 96 pixels, smaller ones centred in unmeasured pixels. Flux beyond
+    the limit of its band is clamped. A band that was not measured is the same as one that is absent. A token without a
     measured pixel in any band is not valid. What is not measured inside of an image is seen as zero flux: the published
     network cannot be told.
 
@@ -124,12 +124,14 @@ class OfficialImageTokenizer(PublishedTokenizer):
     def describe(self) -> str:
         """Says in a few words what is read and how."""
         patch = PIXELS // self.grid[0]
-        return f"Image in {', '.join(BANDS)}, {PIXELS} x {PIXELS} pixels, one of {self.codes} codes per {patch} x {patch}"
+        return (
+            f"Image in {', '.join(BANDS)}, {PIXELS} x {PIXELS} pixels, one of {self.codes} codes per {patch} x {patch}"
+        )
 
     def verify(self) -> None:
         """Refuses a quantiser in the file that is not that of the configuration."""
         super().verify()
-        _check_levels(self.quantizer, self.config["quantizer_levels"])
+        check_levels(self.quantizer, self.config["quantizer_levels"])
 
     @torch.no_grad()
     def encode(self, observation: Image) -> Tokens:
@@ -215,8 +217,8 @@ class OfficialImageTokenizer(PublishedTokenizer):
         present = measured.flatten(2).any(2).sum(1).to(flux.dtype)  # bands of each image
         gain = torch.where(present > 0, (len(BANDS) / present.clamp(min=1)).sqrt(), 0)[:, None, None, None]
         with torch.autocast(flux.device.type, enabled=False):
-            # Nothing but a convolution follows the projection of the bands: both are one convolution of the bands and of
-            # a channel of ones, which carries the bias of the projection (and ends, like it, at the border).
+            # Nothing but a convolution follows the projection of the bands: both are one convolution of the bands and
+            # of a channel of ones, which carries the bias of the projection (and ends, like it, at the border).
             project = torch.cat([self.subsample_in.weight, self.subsample_in.bias[:, None]], dim=1)
             weight = torch.einsum("dcyx,cb->dbyx", self.model.conv_in.conv.weight, project)
             x = torch.cat([flux * gain, gain.expand(-1, 1, *flux.shape[2:])], dim=1)
@@ -240,30 +242,3 @@ class OfficialImageTokenizer(PublishedTokenizer):
 
 def _order(module: nn.Module, *_: object) -> None:
     module.to(memory_format=torch.channels_last)
-
-
-def published_fsq(levels: Sequence[int]) -> FSQ:
-    """Makes a quantiser whose levels are part of the state dict, as 32-bit integers, as they are in published files."""
-    quantizer = FSQ(levels)
-    quantizer.register_buffer("levels", quantizer.levels.to(torch.int32))
-    return quantizer
-
-
-def _check_levels(quantizer: FSQ, levels: Sequence[int]) -> None:
-    if quantizer.levels.tolist() != list(levels):
-        msg = f"quantizer.levels holds {quantizer.levels.tolist()}, the configuration says {list(levels)}"
-        raise ValueError(msg)
-
-
-def window(value: Tensor, shape: Sequence[int]) -> Tensor:
-    """Crops `(..., H, W)` to its central `shape`, or centres it in zeros, along each axis."""
-    for axis, wanted in zip((-2, -1), shape, strict=True):
-        given = value.shape[axis]
-        if given > wanted:
-            value = value.narrow(axis, (given - wanted) // 2, wanted)
-        elif given < wanted:
-            before = (wanted - given) // 2
-            edges = [(0, 0), (0, 0)]
-            edges[axis] = (before, wanted - given - before)
-            value = F.pad(value, (*edges[1], *edges[0]))
-    return value

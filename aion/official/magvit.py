@@ -1,9 +1,9 @@
 r"""The convolutional encoder and decoder of the published image tokenizer.
 
 Residual units at full resolution, then `compressions` times a strided convolution that halves the grid and doubles the
-channels. A residual unit is :math:`x + g \cdot y` with :math:`y` a 3 x 3 and a 1 x 1 convolution, each followed by an ELU,
-and :math:`g` a gate for each channel, computed from the mean of :math:`y` over all pixels weighted by a softmax: every
-pixel of an image has a say in all of its tokens.
+channels. A residual unit is :math:`x + g \cdot y` with :math:`y` a 3 x 3 and a 1 x 1 convolution, each followed by an
+ELU, and :math:`g` a gate for each channel, computed from the mean of :math:`y` over all pixels weighted by a softmax:
+every pixel of an image has a say in all of its tokens.
 
 Everything is kept in channels-last order, in which the convolutions are fastest on CPU and GPU alike. The names of the
 parameters are those of the published files.
@@ -14,6 +14,8 @@ References:
 """
 
 __all__ = ["MagViT", "ResidualUnit"]
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +44,7 @@ class MagViT(nn.Module):
             return nn.Sequential(*(ResidualUnit(width) for _ in range(depth)))
 
         encoder, decoder = [ResidualUnit(widths[0])], [ResidualUnit(widths[0])]
-        for low, high in zip(widths[:-1], widths[1:], strict=True):
+        for low, high in itertools.pairwise(widths):
             encoder += [_Convolution(low, high, 3, stride=2), units(high)]
             decoder = [units(high), _Up(high, low), *decoder]
         encoder += [_Convolution(width, width, 7), units(width), nn.Sequential(nn.Identity(), nn.LayerNorm(width))]

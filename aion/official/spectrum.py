@@ -6,10 +6,9 @@ token. A convolutional encoder gives the other 272, one for each 32 pixels of th
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
-    | Language Model Beats Diffusion: Tokenizer is Key to Visual Generation (Yu et al., 2023), arXiv 2310.05737
 """
 
-__all__ = ["LookupFree", "OfficialSpectrumTokenizer", "interpolate"]
+__all__ = ["OfficialSpectrumTokenizer", "interpolate"]
 
 import math
 
@@ -22,7 +21,9 @@ from torch import Tensor, nn
 
 from aion.observations import Spectrum
 from aion.official.convnext import ConvNeXtDecoder, ConvNeXtEncoder
-from aion.official.tokenizer import PublishedTokenizer, chunked, place, places
+from aion.official.grid import chunked, place, places
+from aion.official.quantize import LookupFree
+from aion.official.tokenizer import PublishedTokenizer
 from aion.tokens import Tokens
 
 CHUNK = 64  # spectra at once: at the published size one takes about 20 MB on its way
@@ -36,10 +37,10 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
     The published network sees pixels that were not measured as zero flux with zero inverse variance, like those beyond
     the ends of the spectrum that `padding` adds. A token is valid if anything measured reached its pixels.
 
-    With `padding=True` the grid beyond the red end of a spectrum is filled by the line from its last pixel to zero flux at
-    99999 Angstrom, which is what the spectra that the network was trained on had there; by default it is filled by
-    zeros, as in version 0.0.2 of the published package. Tokens beyond the red end differ, and a few per cent of the
-    others. Later versions pad (DESI to 7808 pixels, SDSS to 4800; the number itself has no effect).
+    With `padding=True` the grid beyond the red end of a spectrum is filled by the line from its last pixel to zero flux
+    at 99999 Angstrom, as in later versions of the published package and, from what is known, in the spectra that the
+    network was trained on. (They pad DESI to 7808 pixels and SDSS to 4800; the number has no effect.) By default it is
+    filled by zeros, as in version 0.0.2. Tokens beyond the red end differ, and a few per cent of the others.
 
     With `parity=True` every token is valid.
 
@@ -116,9 +117,9 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
         factor = 4 * 2 ** (len(encoder_dims) - 1)
         if encoder_dims[-1] != latent_channels or embedding_dim != dim or num_pixels % factor:
             msg = (
-                "OfficialSpectrumTokenizer: wanted encoder_dims that end in latent_channels, embedding_dim equal to dim "
-                f"and num_pixels a multiple of {factor}; given {list(encoder_dims)}, {latent_channels}, {embedding_dim}, "
-                f"{dim}, {num_pixels}"
+                "OfficialSpectrumTokenizer: wanted encoder_dims that end in latent_channels, embedding_dim equal to "
+                f"dim and num_pixels a multiple of {factor}; given {list(encoder_dims)}, {latent_channels}, "
+                f"{embedding_dim}, {dim}, {num_pixels}"
             )
             raise ValueError(msg)
         if decoder_dims[-1] not in {1, 2} or len(decoder_dims) != len(encoder_dims):
@@ -195,9 +196,9 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
     def decode(self, tokens: Tokens, like: Spectrum | None = None) -> Spectrum:
         """Renders tokens at the wavelengths of `like`, or on the grid.
 
-        The published tokenizer knows no errors: an ivar of 1 says that there is a flux; 0 that the network takes the pixel
-        for a bad one, that its token or the flux scale is missing, or that it lies beyond the grid. With `parity=True`
-        pixels beyond the grid have the flux of the scale, as the published package gives it.
+        The published tokenizer knows no errors: an ivar of 1 says that there is a flux; 0 that the network takes the
+        pixel for a bad one, that its token or the flux scale is missing, or that it lies beyond the grid. With
+        `parity=True` pixels beyond the grid have the flux of the scale, as the published package gives it.
 
         Raises:
             ValueError: for an id beyond the vocabulary or a place beyond the grid.
@@ -245,10 +246,11 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
         if (lost := spectrum.measured.any(1) & ~reached.any(1)).any():
             row = int(lost.nonzero()[0])
             seen = spectrum.wavelength[row][spectrum.measured[row]]
+            first, last = self._wavelength[0, [0, -1]].tolist()
             msg = (
                 f"row {row}: measured from {seen.min().item():.5g} to {seen.max().item():.5g}, but the published "
-                f"tokenizer knows {self._wavelength[0, 0].item():.0f} to {self._wavelength[0, -1].item():.0f} Angstrom: "
-                "is the wavelength in nm or micron? give its unit to aion.io.from_quantity"
+                f"tokenizer knows {first:.0f} to {last:.0f} Angstrom: is the wavelength in nm or micron? "
+                "give its unit to aion.io.from_quantity"
             )
             raise ValueError(msg)
 
@@ -282,46 +284,6 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
     def _decode(self, values: Tensor) -> Tensor:
         """Turns values of codes `(B, 272, d)` into scaled flux, and logit of the mask if there is one, on the grid."""
         return self.decoder(F.linear(values, self.post_quant_conv.weight[..., 0], self.post_quant_conv.bias)).float()
-
-
-class LookupFree(nn.Module):
-    """Quantises numbers by their signs, the first of which is the most significant bit of the id.
-
-    Arguments:
-        size: number of ids, a power of 2.
-        dim: numbers that go in; if there are more or fewer than bits, they are projected.
-    """
-
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
-        bits = size.bit_length() - 1
-        if size != 2**bits:
-            msg = f"LookupFree: size must be a power of 2, given {size}"
-            raise ValueError(msg)
-        self.register_buffer("mask", 2 ** torch.arange(bits - 1, -1, -1))
-        self.project_in = nn.Linear(dim, bits) if dim != bits else nn.Identity()
-        self.project_out = nn.Linear(bits, dim) if dim != bits else nn.Identity()
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Quantises `(..., dim)`, letting the gradient pass as if nothing happened."""
-        z = self.project_in(z)
-        return self.project_out(z + (torch.where(z > 0, 1.0, -1.0) - z).detach())
-
-    def ids(self, z: Tensor) -> Tensor:
-        """Returns the ids `(...)` of `(..., dim)`."""
-        with torch.autocast(z.device.type, enabled=False):
-            return ((self.project_in(z.float()) > 0) * self.mask).sum(-1)
-
-    def values(self, ids: Tensor) -> Tensor:
-        """Returns what stands for ids `(...)`, `(..., dim)`."""
-        return self.project_out(torch.where((ids[..., None] & self.mask) > 0, 1.0, -1.0))
-
-    def verify(self) -> None:
-        """Refuses bits that are in another order."""
-        bits = len(self.mask)
-        if self.mask.tolist() != [2**i for i in range(bits - 1, -1, -1)]:
-            msg = f"quantizer.quantizer.mask holds {self.mask.tolist()}: the file is damaged"
-            raise ValueError(msg)
 
 
 def interpolate(x: Tensor, y: Tensor, at: Tensor) -> Tensor:

@@ -1,18 +1,17 @@
 """What the published tokenizers have in common.
 
-They sit on fixed grids: an image is 96 x 96 pixels, a spectrum 8704 pixels, whatever was observed. A token's position is
-its place on that grid, (row, column) of an image or map and (0, n) of a sequence, which is how the published transformer
-numbers them.
+They sit on fixed grids: an image is 96 x 96 pixels, a spectrum 8704 pixels, whatever was observed. A token's position
+is its place on that grid, (row, column) of an image or map and (0, n) of a sequence, which is how the published
+transformer numbers them; see `aion.official.grid`.
 
 With `parity=True` tokens are what the published package makes of the same numbers, also where that is not what one
 would want: every place of the grid has a valid token, measured or not, and what cannot be expressed saturates silently.
 The default marks the places where nothing was measured as not valid, and warns of or refuses what saturates.
 """
 
-__all__ = ["PublishedTokenizer", "chunked", "place", "places"]
+__all__ = ["PublishedTokenizer"]
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -76,35 +75,3 @@ class PublishedTokenizer(Tokenizer):
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"{self.kind} tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)
-
-
-def places(grid: tuple[int, int], ids: Tensor) -> Tensor:
-    """Returns the positions `(B, rows * columns, 2)` of all places of a grid, for ids of that many places."""
-    row, column = (torch.arange(n, device=ids.device, dtype=torch.float32) for n in grid)
-    return torch.cartesian_prod(row, column).expand(len(ids), -1, -1)
-
-
-def place(tokens: Tokens, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Puts tokens where their position says, whatever their order: ids and valid, both `(B, rows * columns)`.
-
-    Raises:
-        ValueError: for a valid token beyond the grid.
-    """
-    row, column = tokens.position.round().long().unbind(-1)
-    inside = (row >= 0) & (row < grid[0]) & (column >= 0) & (column < grid[1])
-    if (bad := tokens.valid & ~inside).any():
-        where = tuple(tokens.position[bad][0].tolist())
-        msg = f"wanted tokens on a grid of {grid[0]} x {grid[1]}, given one at {where}"
-        raise ValueError(msg)
-    cells = grid[0] * grid[1]
-    # What is not valid goes to one more cell that is then cut off.
-    index = torch.where(tokens.valid, row * grid[1] + column, cells)
-    ids = tokens.ids.new_zeros(len(tokens), cells + 1).long().scatter(1, index, tokens.ids.long())
-    valid = torch.zeros_like(ids, dtype=torch.bool).scatter(1, index, tokens.valid)
-    return ids[:, :cells], valid[:, :cells]
-
-
-def chunked(function: Callable[..., Tensor], size: int, *inputs: Tensor) -> Tensor:
-    """Applies a function to `size` objects at a time, which bounds the memory that a large batch takes."""
-    pieces = [function(*piece) for piece in zip(*(value.split(size) for value in inputs), strict=True)]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
