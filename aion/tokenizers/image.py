@@ -180,7 +180,7 @@ class ImageTokenizer(Tokenizer):
     def _encode(self, flux: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
         """Returns latents `(B, d, h, w)` and which patches were measured `(B, h, w)`."""
         known = (ivar > 0).to(flux.dtype)
-        compressed = (flux / self.softening[:, None, None]).asinh() * known
+        compressed = (flux / self.softening[:, None, None]).clamp(-1e30, 1e30).asinh() * known  # never infinite
         share = F.avg_pool2d(known, self.patch).sum(1, keepdim=True)  # bands present in each patch
         measured = share > 0
         gain = (len(self.bands) / share.clamp(min=1e-6)).sqrt() * measured

@@ -207,7 +207,8 @@ class SpectrumTokenizer(Tokenizer):
     def _deposit(self, spectrum: Spectrum, node: Tensor, used: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Shares measured pixels out to the cells: asinh of the mean flux, its precision, and whether it is known."""
         batch, total = len(spectrum), self.rungs * self.cells
-        weight = torch.where(used, spectrum.ivar, 0.0) * scale[:, None] ** 2
+        # Clamped: with an ivar near the end of float32 the product would be infinite, and the latents NaN.
+        weight = (torch.where(used, spectrum.ivar, 0.0) * scale[:, None] ** 2).clamp(max=1e30)
         flux = spectrum.flux / scale[:, None]
         low = torch.where(used, node - 0.5, 0.0).floor()
         right = torch.where(used, node - 0.5 - low, 0.0).float()
