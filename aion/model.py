@@ -51,7 +51,7 @@ class AION(nn.Module):
         arguments = {k: v for k, v in transformer.items() if k != "sizes"}
         self.transformer = Transformer({n: self.tokenizer(n).size for n in self.modalities}, **arguments)
         self.provenance = dict(provenance or {})
-        self._loaded_sha256: str | None = None
+        self._loaded: tuple[str, torch.dtype, list] | None = None  # hash, dtype in the file and state when loaded
 
     @property
     def vocabulary(self):
@@ -134,15 +134,20 @@ class AION(nn.Module):
         if pool not in {"mean", "none"}:
             msg = f"embed: pool must be 'mean' or 'none', given {pool!r}"
             raise ValueError(msg)
-        pieces = []
-        for sequence in self._batches(observations, batch_size):
-            x = self.transformer.encode(sequence, layer).float() * sequence.valid[..., None]
-            pieces.append(x.sum(1) / sequence.valid.sum(1, keepdim=True) if pool == "mean" else (x, sequence.valid))
+        pieces = [self.embed_tokens(sequence, pool, layer) for sequence in self._batches(observations, batch_size)]
         if pool == "mean":
             return torch.cat(pieces)
         length = max(valid.shape[1] for _, valid in pieces)
         vectors = [nn.functional.pad(x, (0, 0, 0, length - x.shape[1])) for x, _ in pieces]
         return torch.cat(vectors), torch.cat([nn.functional.pad(v, (0, length - v.shape[1])) for _, v in pieces])
+
+    @torch.no_grad()
+    def embed_tokens(
+        self, sequence: TokenSequence, pool: str = "mean", layer: str = "context"
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Embeds a batch of token sequences; see `embed`."""
+        x = self.transformer.encode(sequence, layer).float() * sequence.valid[..., None]
+        return x.sum(1) / sequence.valid.sum(1, keepdim=True) if pool == "mean" else (x, sequence.valid)
 
     @torch.no_grad()
     def predict(self, observations: Mapping[str, Observation], name: str, batch_size: int = 64) -> Posterior:
@@ -161,22 +166,27 @@ class AION(nn.Module):
         pieces = []
         for sequence in self._batches(others, batch_size):
             query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
-            pieces.append(self._ask(sequence, query, name)[:, 0].softmax(dim=-1))
+            pieces.append(self._ask(sequence, query, name)[:, 0].double().softmax(dim=-1))
         return tokenizer.posterior(torch.cat(pieces))
 
     @torch.no_grad()
     def reconstruct(
-        self, observations: Mapping[str, Observation], name: str, like: Observation | None = None
+        self,
+        observations: Mapping[str, Observation],
+        name: str,
+        like: Observation | None = None,
+        batch_size: int = 64,
     ) -> Observation:
         """Decodes the tokens of a modality on the grid of `like`.
 
         If `name` is among the observations its own tokens are decoded: what the tokenizer keeps of it. Otherwise the
-        transformer predicts them, the most probable id for each token that `like` would have, in one pass.
+        transformer predicts them, the most probable id for each token that `like` would have, in one pass. Of `like`
+        only the grid and what is measured (ivar > 0) is looked at, not the values.
 
         Raises:
             TypeError: if `like` is of another kind than `name`, or for what `tokenize` refuses.
-            ValueError: if `name` is not observed and `like` is not given, if `like` holds another number of objects, or
-                for what `tokenize` refuses.
+            ValueError: if `name` is not observed and `like` is not given or has nothing measured, if `like` holds
+                another number of objects, or for what `tokenize` refuses.
         """
         _check_mapping(observations)
         tokenizer = self.tokenizer(name)
@@ -190,8 +200,15 @@ class AION(nn.Module):
             msg = f"reconstruct: {name!r} is not observed: give like=, an observation on the grid wanted"
             raise ValueError(msg)
         place = self.encode_tokens({name: like})[name]
-        sequence = self.tokenize(observations)
-        ids = self._ask(sequence, self._query(name, place.position, place.valid), name).argmax(dim=-1)
+        if not place.valid.any():
+            msg = f"reconstruct: like= has nothing measured: set its ivar above 0 where {name!r} is wanted"
+            raise ValueError(msg)
+        ids, start = torch.zeros_like(place.ids), 0
+        possible = tokenizer.possible(place.position[:1])
+        for sequence in self._batches(observations, batch_size):
+            rows = slice(start, start := start + len(sequence))
+            logits = self._ask(sequence, self._query(name, place.position[rows], place.valid[rows]), name)
+            ids[rows] = (logits if possible is None else logits.masked_fill(~possible, -torch.inf)).argmax(dim=-1)
         return tokenizer.decode(Tokens(ids=ids, position=place.position, valid=place.valid), like)
 
     def _batches(self, observations: Mapping[str, Observation], batch_size: int) -> Iterator[TokenSequence]:
@@ -261,7 +278,7 @@ class AION(nn.Module):
         *,
         revision: str | None = None,
         device: torch.device | str = "auto",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> "AION":
         """Loads a bundle: one that ships with the package, a local folder or a repository of the Hub.
 
@@ -273,27 +290,42 @@ class AION(nn.Module):
 
         Raises:
             FileNotFoundError: if there is no such bundle, or a file of it is missing.
-            ValueError: for a damaged or altered file, or a bundle of another format.
+            ValueError: for a damaged or altered file, a bundle of another format, a device that cannot be used or a
+                dtype that is no floating-point type of torch.
         """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            msg = f"from_pretrained: dtype must be a type such as torch.float32 or torch.bfloat16, given {dtype!r}"
+            raise ValueError(msg)
+        device = _usable(device)
         folder = locate(name, revision)
         config = read_config(folder)
         with torch.device("meta"):
             model = cls._empty(config)
         for key, module in model._modules_by_file().items():
             load_weights(module, folder, key, config["sha256"])
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        model.transformer.to(dtype=dtype or torch.float32)
-        model._loaded_sha256 = config["model_sha256"]
-        return model.to(device).eval()
+        stored = model.transformer.mask_token.dtype
+        model.transformer.to(dtype=dtype)
+        model.to(device).eval()
+        if torch.promote_types(stored, dtype) == dtype:  # nothing was rounded away: it is still the same model
+            model._loaded = (config["model_sha256"], stored, model._state())
+        return model
 
     @property
     def sha256(self) -> str:
-        """Returns the content hash of weights and configuration, as loaded, or as they are if never loaded."""
-        if self._loaded_sha256 is not None:
-            return self._loaded_sha256
+        """Returns the content hash of weights and configuration."""
+        if self._unchanged:
+            return self._loaded[0]
         with tempfile.TemporaryDirectory() as folder:
             return self._write(Path(folder))
+
+    def _state(self) -> list[tuple[int, int]]:
+        """Returns what differs once a parameter or buffer was replaced or written to."""
+        return [(id(t), t._version) for t in (*self.parameters(), *self.buffers())]
+
+    @property
+    def _unchanged(self) -> bool:
+        """Tells whether the weights are those that were loaded."""
+        return self._loaded is not None and self._loaded[2] == self._state()
 
     def _config(self) -> dict:
         return {
@@ -322,7 +354,10 @@ class AION(nn.Module):
         hashes = {}
         (folder / "tokenizers").mkdir()
         for key, module in self._modules_by_file().items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, folder / key)
+            tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+            if module is self.transformer and self._unchanged:
+                tensors = {k: v.to(self._loaded[1]) for k, v in tensors.items()}
+            save_file(tensors, folder / key)
             hashes[key] = sha256(folder / key)
         config = self._config()
         model_sha256 = digest(config, hashes)
@@ -348,6 +383,18 @@ class AION(nn.Module):
             '```python\nimport aion\n\nmodel = aion.AION.from_pretrained("this folder")\n```\n\n'
             f"| modality | what its tokenizer reads |\n|---|---|\n{rows}\n\n## Provenance\n\n{facts or 'not stated'}\n"
         )
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    """Returns the device asked for, after checking that something can be computed there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"cannot compute on device {str(device)!r} ({reason}); try 'cpu'"
+        raise ValueError(msg) from error
 
 
 def _check_mapping(observations: object) -> None:
