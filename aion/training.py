@@ -71,10 +71,7 @@ def train(
         FloatingPointError: if the loss is not finite; the last checkpoint stays.
         ValueError: if the checkpoint folder holds a checkpoint of another identity or of more steps.
     """
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    optimizer = _optimizer(module, lr, weight_decay)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     folder = None if checkpoint is None else Path(checkpoint)
     run = _Run(module, optimizer, generator, folder, identity)
@@ -104,6 +101,13 @@ def elapsed(checkpoint: Path | str) -> float:
     """Returns the seconds of training behind the checkpoint in a folder, interruptions left out."""
     with safe_open(Path(checkpoint) / NAME, framework="pt") as file:
         return float(file.metadata()["seconds"])
+
+
+def _optimizer(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
 
 
 def _append(log: Path, step: int, terms: dict[str, Tensor]) -> None:
