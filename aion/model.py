@@ -358,6 +358,7 @@ class AION(nn.Module):
             if module is self.transformer and self._unchanged:
                 tensors = {k: v.to(self._loaded[1]) for k, v in tensors.items()}
             save_file(tensors, folder / key)
+            (folder / key).chmod(0o644)  # safetensors lets the owner alone read
             hashes[key] = sha256(folder / key)
         config = self._config()
         model_sha256 = digest(config, hashes)

@@ -388,3 +388,7 @@ def test_a_predicted_spectrum_has_flux_wherever_like_has_pixels(tiny_model, obse
 def test_impossible_devices_and_types_are_refused(bundle, options, message):
     with pytest.raises(ValueError, match=message):
         AION.from_pretrained(bundle, **options)
+
+
+def test_others_may_read_a_bundle(bundle):
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in bundle.rglob("*") if path.is_file())
