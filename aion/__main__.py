@@ -184,25 +184,12 @@ def _add_train(verbs) -> None:
         "train the tokenizers and the transformer of a recipe",
         "Writes DIR/bundle, which --model and AION.from_pretrained read, and the logs DIR/*.jsonl. Started again with\n"
         "the same DIR it goes on from the last checkpoint.",
-        "aion train benchmarks/recipes/nano.toml -o runs/nano --steps 20",
+        "aion train benchmarks/recipes/nano.toml -o runs/trial --steps 20",
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.recipes")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--steps", type=_positive, metavar="N", help="at most so many steps of each part, for a trial")
     _add_device(parser, default="cpu")
-
-
-def _device(name: str) -> str:
-    """Returns the name of a device that can be used."""
-    import torch
-
-    try:
-        torch.empty(0, device="cpu" if name == "auto" else name)
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        msg = f"--device {name}: cannot compute there ({reason}); try cpu"
-        raise ValueError(msg) from error
-    return name
 
 
 def _positive(text: str) -> int:
@@ -228,13 +215,13 @@ def _demo(arguments: argparse.Namespace) -> None:
     _share_cores()
     from aion import demo
 
-    demo.run(arguments.out, model=arguments.model, device=_device(arguments.device))
+    demo.run(arguments.out, model=arguments.model, device=arguments.device)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from aion.recipes import train_recipe
 
-    model = train_recipe(arguments.recipe, arguments.output, device=_device(arguments.device), steps=arguments.steps)
+    model = train_recipe(arguments.recipe, arguments.output, device=arguments.device, steps=arguments.steps)
     print(f"{arguments.output / 'bundle'}  {sum(p.numel() for p in model.parameters()):,} parameters")
     print(f"look at it with: aion info {arguments.output / 'bundle'}")
 
@@ -303,20 +290,21 @@ def _embed(arguments: argparse.Namespace) -> None:
     from aion.model import AION
 
     _check_writable(arguments.output)
-    model = AION.from_pretrained(arguments.model, device=_device(arguments.device))
+    model = AION.from_pretrained(arguments.model, device=arguments.device)
     tables = _read(arguments.files, arguments, model)
     if arguments.join:
         tables = [_join(tables)]
     columns = [_embed_table(model, *table, arguments) for table in tables]
-    ids = [i for _, names, _ in tables for i in names]
+    sources = [source for source, *_ in tables]
+    ids = [name for kept, *_ in columns for name in kept]
     write_embeddings(
         arguments.output,
         ids,
-        np.concatenate([vectors for vectors, _, _ in columns]),
+        np.concatenate([vectors for _, vectors, _, _ in columns]),
         columns={
-            "source": [source for source, names, _ in tables for _ in names],
-            "modalities": [text for _, texts, _ in columns for text in texts],
-            "tokens": np.concatenate([tokens for _, _, tokens in columns]),
+            "source": [source for source, (kept, *_) in zip(sources, columns, strict=True) for _ in kept],
+            "modalities": [text for _, _, texts, _ in columns for text in texts],
+            "tokens": np.concatenate([tokens for *_, tokens in columns]),
         },
         metadata={"model": arguments.model, "model_sha256": model.sha256, "pool": arguments.pool},
     )
@@ -331,8 +319,12 @@ def _check_writable(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         msg = f"cannot write {path}: there is no folder {path.absolute().parent}"
         raise FileNotFoundError(msg)
-    with tempfile.TemporaryFile(dir=path.absolute().parent):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        msg = f"cannot write {path}: {(error.strerror or str(error)).lower()}"
+        raise PermissionError(msg) from error
 
 
 def _read(files: Sequence[Path], arguments: argparse.Namespace, model: "AION") -> "list[Table]":
@@ -394,27 +386,51 @@ def _join(tables: "Sequence[Table]") -> "Table":
 
 def _embed_table(
     model: "AION", source: str, ids: list[str], observations: "dict[str, Observation]", arguments: argparse.Namespace
-) -> "tuple[np.ndarray, list[str], np.ndarray]":
-    """Returns the embeddings `(B, D)`, the modalities and the number of tokens of the objects of one table."""
+) -> "tuple[list[str], np.ndarray, list[str], np.ndarray]":
+    """Returns ids, embeddings `(B, D)`, modalities and token numbers of the objects of a table that have a token."""
     import numpy as np
+    import torch
 
     from tqdm.auto import tqdm
 
-    vectors, modalities, tokens = [], [], []
+    kept, vectors, modalities, tokens = [], [], [], []
     with tqdm(total=len(ids), desc=source, unit="object", disable=None) as bar:
         for start in range(0, len(ids), arguments.batch_size):
-            part = {name: value[start : start + arguments.batch_size] for name, value in observations.items()}
+            rows = slice(start, start + arguments.batch_size)
             try:
-                vectors.append(model.embed(part, pool=arguments.pool, batch_size=arguments.batch_size).cpu().numpy())
+                parts = model.encode_tokens({name: value[rows] for name, value in observations.items()})
             except (TypeError, ValueError) as error:
                 msg = f"{source}, objects from {start}: {error}"
                 raise type(error)(msg) from error
-            sequence = model.tokenize(part)
+            seen = torch.stack([part.valid.any(1) for part in parts.values()]).any(0)
+            bar.update(len(seen))
+            if not seen.any():
+                continue
+            sequence = model.vocabulary.pack({name: part[seen] for name, part in parts.items()})
+            kept += [name for name, some in zip(ids[rows], seen.tolist(), strict=True) if some]
+            vectors.append(model.embed_tokens(sequence, arguments.pool).cpu().numpy())
             tokens.append(sequence.valid.sum(1).cpu().numpy())
             for found in sequence.modality.masked_fill(~sequence.valid, -1).tolist():
                 modalities.append(",".join(model.vocabulary.names[i] for i in sorted(set(found) - {-1})))
-            bar.update(len(tokens[-1]))
-    return np.concatenate(vectors), modalities, np.concatenate(tokens)
+    _note_losses(model, source, observations, sorted(set(ids) - set(kept)))
+    if not kept:
+        msg = f"{source}: nothing was measured of any object"
+        raise ValueError(msg)
+    return kept, np.concatenate(vectors), modalities, np.concatenate(tokens)
+
+
+def _note_losses(model: "AION", source: str, observations: "dict[str, Observation]", lost: list[str]) -> None:
+    """Says which objects have no row, and how many measured values lie where the model does not look."""
+    if lost:
+        named = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
+        print(
+            f"aion: note: {source}: no row for {len(lost)} objects of which nothing is measured: {named}",
+            file=sys.stderr,
+        )
+    for name, observation in observations.items():
+        share = model.tokenizer(name).coverage(observation.to(model.device)).min().item()
+        if share < 1:
+            print(f"aion: note: {source}: {name}: down to {share:.0%} of the measured values are read", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ __all__ = [
     "may_be_replaced",
     "read_config",
     "sha256",
+    "upload",
     "whole",
     "write",
 ]
@@ -164,6 +165,15 @@ def may_be_replaced(folder: Path) -> bool:
     return "model_sha256" in config and files <= own
 
 
+def upload(folder: Path, repo_id: str, private: bool, token: str | None) -> str:
+    """Uploads a folder to the Hugging Face Hub and returns the address of the commit."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    return api.upload_folder(repo_id=repo_id, folder_path=folder).commit_url
+
+
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """Gives a folder to write to that takes its name when all is written; what was there before is kept until then."""
@@ -199,6 +209,7 @@ def write(
     for key, tensors in files.items():
         (folder / key).parent.mkdir(exist_ok=True)
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / key)
+        (folder / key).chmod(0o644)  # safetensors lets the owner alone read
         hashes[key] = sha256(folder / key)
     model_sha256 = digest(config, hashes)
     facts = {"sha256": hashes, "model_sha256": model_sha256, "aion_version": aion.__version__, "provenance": provenance}

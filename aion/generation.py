@@ -17,11 +17,11 @@ References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
 """
 
-__all__ = ["SCHEMES", "check", "codes", "draw", "ensemble", "generate", "places", "schedule"]
+__all__ = ["SCHEMES", "check", "codes", "draw", "ensemble", "generate", "nothing", "places", "schedule"]
 
 import math
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -60,7 +60,9 @@ def ensemble(
     for sequence in sequences:
         rows = slice(start, start + len(sequence))
         start, part = rows.stop, query[rows]
-        ids = generate(transformer, sequence, part, codes(tokenizer), members=members, **options)
+        ids = generate(
+            transformer, sequence, part, codes(tokenizer), possible=tokenizer.possible, members=members, **options
+        )
         for member, pieces in enumerate(drawn):
             tokens = Tokens(ids[:, member], part.position, part.valid)
             pieces.append(tokenizer.decode(tokens, None if like is None else like[rows]))
@@ -70,6 +72,12 @@ def ensemble(
 def codes(tokenizer: Tokenizer) -> int:
     """Returns how many ids a tokenizer makes: a published vocabulary may have more."""
     return getattr(tokenizer, "codes", tokenizer.size)
+
+
+def nothing(count: int, device: torch.device) -> TokenSequence:
+    """Returns the tokens of objects of which nothing was observed: one each, not valid."""
+    zero = torch.zeros(count, 1, dtype=torch.long, device=device)
+    return TokenSequence(zero, zero, torch.zeros(count, 1, 2, device=device), zero.bool())
 
 
 def places(tokenizer: Tokenizer, count: int) -> Tokens:
@@ -94,6 +102,7 @@ def generate(
     query: TokenSequence,
     size: int,
     *,
+    possible: Callable[[Tensor], Tensor | None] | None = None,
     members: int = 1,
     scheme: str = "roar",
     steps: int = 25,
@@ -113,6 +122,7 @@ def generate(
         visible: what was observed of B objects; length 0, or an object without valid tokens, is "nothing".
         query: one modality, the positions wanted `(B, M)`; its ids are not looked at.
         size: number of ids that have a meaning, `[0, size)`; no others are drawn.
+        possible: tells which ids may stand at positions `(B, m, 2)`, `(B, m, size)`, or returns None if all may.
         members: number of draws E per object.
         scheme: one of `SCHEMES`.
         steps: most steps, at least 1; not looked at by `"one-pass"`. There are never more steps than tokens.
@@ -152,8 +162,11 @@ def generate(
         else:
             index, logits = _ask(transformer, visible, query, known, ids + low, name, guidance)
         left = (query.valid & ~known).gather(1, index)
-        u = noise[:, 1 + min(step, rounds - 1)].gather(1, index)
-        drawn, probability = draw(logits[..., :size], u, temperature, top_k, top_p)
+        u, logits = noise[:, 1 + min(step, rounds - 1)].gather(1, index), logits[..., :size]
+        position = query.position.gather(1, index[..., None].expand(-1, -1, 2))
+        if possible is not None and (mask := possible(position)) is not None:
+            logits = logits.masked_fill(~mask[..., :size], -math.inf)
+        drawn, probability = draw(logits, u, temperature, top_k, top_p)
         first = noise[:, 0].gather(1, index) if scheme != "maskgit" else probability
         rank = torch.where(left, first, -1.0).argsort(dim=1, descending=True, stable=True).argsort(1)
         chosen = left & (rank < count[:, None])

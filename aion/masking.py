@@ -3,7 +3,7 @@ r"""Which tokens a training step shows and which it asks for.
 **Shown.** One modality of the object is drawn first and a uniform number of its tokens is shown; the rest of the budget
 is filled uniformly from all other modalities. **Asked for**, among what is not shown: one modality without
 constraint, and of every other a share drawn from :math:`\mathrm{Beta}(\alpha, 1)`, skewed towards few tokens like the
-last steps of iterative decoding; the rest of the budget is filled uniformly.
+last steps of iterative decoding. If that is more than the budget, a uniform choice of it is asked for.
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
@@ -63,7 +63,7 @@ class BudgetMasking:
             generator: source of the draws, on any device.
         """
         draw = _Draw(sequence, self.modalities, generator)
-        budget = int(draw.uniform(())[()] * (self.high - self.low + 1)) + self.low
+        budget = int(draw.uniform(()) * (self.high - self.low + 1)) + self.low
         visible = self._visible(draw, budget)
         target = self._target(draw, visible)
         return sequence.select(visible), sequence.select(target)

@@ -23,10 +23,12 @@ from aion.bundle import (
     locate,
     may_be_replaced,
     read_config,
+    upload,
     whole,
     write,
 )
-from aion.generation import check, codes, ensemble, places
+from aion.device import fast_dtype, usable
+from aion.generation import check, codes, ensemble, nothing, places
 from aion.observations import Observation, near_miss
 from aion.posterior import Posterior
 from aion.tokenizers import Tokenizer, build
@@ -71,7 +73,7 @@ class AION(nn.Module):
         self.transformer = transformer
         self.provenance = dict(provenance or {})
         self.unused = dict(unused or {})
-        self._loaded_sha256: str | None = None
+        self._loaded: tuple[str, torch.dtype, list] | None = None  # hash, dtype in the file and state when hashed
 
     @property
     def vocabulary(self):
@@ -158,15 +160,20 @@ class AION(nn.Module):
         if pool not in {"mean", "none"}:
             msg = f"embed: pool must be 'mean' or 'none', given {pool!r}"
             raise ValueError(msg)
-        pieces = []
-        for sequence in self._batches(observations, batch_size):
-            x = self.transformer.encode(sequence, layer).float() * sequence.valid[..., None]
-            pieces.append(x.sum(1) / sequence.valid.sum(1, keepdim=True) if pool == "mean" else (x, sequence.valid))
+        pieces = [self.embed_tokens(sequence, pool, layer) for sequence in self._batches(observations, batch_size)]
         if pool == "mean":
             return torch.cat(pieces)
         length = max(valid.shape[1] for _, valid in pieces)
         vectors = [nn.functional.pad(x, (0, 0, 0, length - x.shape[1])) for x, _ in pieces]
         return torch.cat(vectors), torch.cat([nn.functional.pad(v, (0, length - v.shape[1])) for _, v in pieces])
+
+    @torch.no_grad()
+    def embed_tokens(
+        self, sequence: TokenSequence, pool: str = "mean", layer: str = "context"
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Embeds a batch of token sequences; see `embed`."""
+        x = self.transformer.encode(sequence, layer).float() * sequence.valid[..., None]
+        return x.sum(1) / sequence.valid.sum(1, keepdim=True) if pool == "mean" else (x, sequence.valid)
 
     @torch.no_grad()
     def predict(self, observations: Mapping[str, Observation], name: str, batch_size: int = 64) -> Posterior:
@@ -185,24 +192,29 @@ class AION(nn.Module):
             raise ValueError(msg)
         others = {key: value for key, value in observations.items() if key != name}
         pieces = []
-        for sequence in self._batches(others, batch_size) if observations else [self._nothing(1)]:
+        for sequence in self._batches(others, batch_size) if observations else [nothing(1, self.device)]:
             query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
-            pieces.append(self._ask(sequence, query, name)[:, 0].softmax(dim=-1))
+            pieces.append(self._ask(sequence, query, name)[:, 0].double().softmax(dim=-1))
         return tokenizer.posterior(torch.cat(pieces))
 
     @torch.no_grad()
     def reconstruct(
-        self, observations: Mapping[str, Observation], name: str, like: Observation | None = None
+        self,
+        observations: Mapping[str, Observation],
+        name: str,
+        like: Observation | None = None,
+        batch_size: int = 64,
     ) -> Observation:
         """Decodes the tokens of a modality on the grid of `like`.
 
         If `name` is among the observations its own tokens are decoded: what the tokenizer keeps of it. Otherwise the
-        transformer predicts them, the most probable id for each token that `like` would have, in one pass.
+        transformer predicts them, the most probable id for each token that `like` would have, in one pass. Of `like`
+        only the grid and what is measured (ivar > 0) is looked at, not the values.
 
         Raises:
             TypeError: if `like` is of another kind than `name`, or for what `tokenize` refuses.
-            ValueError: if `name` is not observed and `like` is not given, if `like` holds another number of objects, or
-                for what `tokenize` refuses.
+            ValueError: if `name` is not observed and `like` is not given or has nothing measured, if `like` holds
+                another number of objects, or for what `tokenize` refuses.
         """
         _check_mapping(observations)
         tokenizer = self.tokenizer(name)
@@ -217,8 +229,15 @@ class AION(nn.Module):
             raise ValueError(msg)
         self._asked(name)
         place = self.encode_tokens({name: like})[name]
-        sequence = self.tokenize(observations)
-        ids = self._ask(sequence, self._query(name, place.position, place.valid), name).argmax(dim=-1)
+        if not place.valid.any():
+            msg = f"reconstruct: like= has nothing measured: set its ivar above 0 where {name!r} is wanted"
+            raise ValueError(msg)
+        ids, start = torch.zeros_like(place.ids), 0
+        possible = tokenizer.possible(place.position[:1])
+        for sequence in self._batches(observations, batch_size):
+            rows = slice(start, start := start + len(sequence))
+            logits = self._ask(sequence, self._query(name, place.position[rows], place.valid[rows]), name)
+            ids[rows] = (logits if possible is None else logits.masked_fill(~possible, -torch.inf)).argmax(dim=-1)
         return tokenizer.decode(Tokens(ids=ids, position=place.position, valid=place.valid), like)
 
     @torch.no_grad()
@@ -269,30 +288,19 @@ class AION(nn.Module):
             _check_like(like, tokenizer.observation, observations)
             like = like.to(self.device)
         _check_batch_size(batch_size)
-        check(members, scheme, steps, temperature, top_k, top_p, guidance)
+        options = {"scheme": scheme, "steps": steps, "temperature": temperature}
+        options |= {"top_k": top_k, "top_p": top_p, "guidance": guidance}
+        check(members, **options)
         objects = max(batch_size // members, 1)
         if observations:
             others = {key: value for key, value in observations.items() if key != name}
             sequences, count = self._batches(others, objects), len(next(iter(observations.values())))
         else:
             count = 1 if like is None else len(like)
-            sequences = (self._nothing(min(objects, count - i)) for i in range(0, count, objects))
+            sequences = (nothing(min(objects, count - i), self.device) for i in range(0, count, objects))
         place = places(tokenizer, count) if like is None else self.encode_tokens({name: like})[name]
-        return ensemble(
-            self.transformer,
-            tokenizer,
-            sequences,
-            self._query(name, place.position, place.valid),
-            like,
-            members=members,
-            scheme=scheme,
-            steps=steps,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            guidance=guidance,
-            generator=generator,
-        )
+        query = self._query(name, place.position, place.valid)
+        return ensemble(self.transformer, tokenizer, sequences, query, like, members, generator=generator, **options)
 
     def _asked(self, name: str) -> Tokenizer:
         """Returns the tokenizer of a modality that the transformer can be asked for."""
@@ -304,11 +312,6 @@ class AION(nn.Module):
             msg = f"{name!r} can be given but not asked for: how the model was trained to list it is not published"
             raise ValueError(msg)
         return tokenizer
-
-    def _nothing(self, count: int) -> TokenSequence:
-        """Returns the tokens of objects of which nothing was observed."""
-        zero = torch.zeros(count, 1, dtype=torch.long, device=self.device)
-        return TokenSequence(zero, zero, torch.zeros(count, 1, 2, device=self.device), zero.bool())
 
     def _batches(self, observations: Mapping[str, Observation], batch_size: int) -> Iterator[TokenSequence]:
         _check_batch_size(batch_size)
@@ -353,13 +356,9 @@ class AION(nn.Module):
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the bundle to the Hugging Face Hub and returns the address of the commit."""
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "bundle")
-            return api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "bundle").commit_url
+            return upload(Path(folder) / "bundle", repo_id, private, token)
 
     @classmethod
     def from_pretrained(
@@ -368,7 +367,7 @@ class AION(nn.Module):
         *,
         revision: str | None = None,
         device: torch.device | str = "auto",
-        dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str = torch.float32,
         parity: bool = False,
         padding: bool = False,
         codecs: Path | str | None = None,
@@ -392,50 +391,53 @@ class AION(nn.Module):
 
         Raises:
             FileNotFoundError: if there is no such model, or a file of it is missing.
-            ValueError: for a damaged or altered file, a bundle of another format, or a published checkpoint whose
-                tensors do not fit its configuration.
+            ValueError: for a damaged or altered file, a bundle of another format, a published checkpoint whose tensors
+                do not fit its configuration, a device that cannot be used or a dtype that is no floating-point type.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype != "auto" and (not isinstance(dtype, torch.dtype) or not dtype.is_floating_point):
+            msg = f"from_pretrained: dtype must be a type such as torch.float32, or 'auto', given {dtype!r}"
+            raise ValueError(msg)
+        device = usable(device)
         folder = locate(name, revision)
         if official.is_published(folder):
-            model = cls._published(str(name), folder, parity, padding, codecs)
+            *parts, unused = official.load(folder, parity, padding, codecs, fetch=not Path(name).is_dir())
+            facts = {"name": Path(name).name, "made by": "the authors of AION-1", "parity": parity}
+            model, known = cls(*parts, facts, unused), None
         elif parity or padding or codecs is not None:
             msg = f"parity=, padding= and codecs= are for published checkpoints, and {folder} is none"
             raise ValueError(msg)
         else:
             config = read_config(folder)
             with torch.device("meta"):
-                model = cls._empty(config)
+                model, known = cls._empty(config), config["model_sha256"]
             for key, module in model._modules_by_file().items():
                 load_weights(module, folder, key, config["sha256"])
             if UNUSED in config["sha256"]:
                 model.unused = load_tensors(folder, UNUSED, config["sha256"])
-            model._loaded_sha256 = config["model_sha256"]
-        model.transformer.to(dtype=_fast_dtype(device) if dtype == "auto" else dtype or torch.float32)
-        return model.to(device).eval()
-
-    @classmethod
-    def _published(cls, name: str, folder: Path, parity: bool, padding: bool, codecs: Path | str | None) -> "AION":
-        if codecs is None and not (folder / "codecs").is_dir():
-            if Path(name).is_dir():
-                msg = f"{folder} has no tokenizers: give codecs=, such as {official.WITH_TOKENIZERS!r} or a copy of it"
-                raise ValueError(msg)
-            codecs = official.WITH_TOKENIZERS
-        if codecs is not None:
-            codecs = locate(codecs, None, ("codecs/*/config.json", "codecs/*/model.safetensors"))
-        tokenizers, modalities, transformer, unused = official.load(folder, parity, padding, codecs)
-        name = Path(name).name if Path(name).is_dir() else name
-        provenance = {"name": name, "mode": "parity" if parity else "default", "data": "a published AION-1 checkpoint"}
-        return cls(tokenizers, modalities, transformer, provenance, unused)
+        stored, dtype = model.transformer.mask_token.dtype, fast_dtype(device) if dtype == "auto" else dtype
+        model.transformer.to(dtype=dtype)
+        model.to(device).eval()
+        if known and torch.promote_types(stored, dtype) == dtype:  # nothing was rounded away: still the same model
+            model._loaded = (known, stored, model._state())
+        return model
 
     @property
     def sha256(self) -> str:
-        """Returns the content hash of weights and configuration, as loaded, or as they are if never loaded."""
-        if self._loaded_sha256 is not None:
-            return self._loaded_sha256
+        """Returns the content hash of weights and configuration."""
+        if self._unchanged:
+            return self._loaded[0]
         with tempfile.TemporaryDirectory() as folder:
-            return self._write(Path(folder))
+            self._loaded = (self._write(Path(folder)), self.transformer.mask_token.dtype, self._state())
+        return self._loaded[0]
+
+    def _state(self) -> list[tuple[int, int]]:
+        """Returns what differs once a parameter or buffer was replaced or written to."""
+        return [(id(t), t._version) for t in (*self.parameters(), *self.buffers())]
+
+    @property
+    def _unchanged(self) -> bool:
+        """Tells whether the weights are those that were loaded."""
+        return self._loaded is not None and self._loaded[2] == self._state()
 
     def _config(self) -> dict:
         return {
@@ -460,8 +462,11 @@ class AION(nn.Module):
 
     def _write(self, folder: Path) -> str:
         files = {key: module.state_dict() for key, module in self._modules_by_file().items()}
-        rows = {name: self.tokenizer(name).describe() for name in self.modalities}
+        if self._unchanged:
+            own = files["transformer.safetensors"]
+            files["transformer.safetensors"] = {key: value.to(self._loaded[1]) for key, value in own.items()}
         files |= {UNUSED: self.unused} if self.unused else {}
+        rows = {name: self.tokenizer(name).describe() for name in self.modalities}
         return write(folder, files, self._config(), self.provenance, rows)
 
 
@@ -486,12 +491,3 @@ def _check_like(like: object, kind: type[Observation], observations: Mapping[str
         given = " and ".join(map(str, sorted(sizes)))
         msg = f"like= must hold as many objects as the observations, {given}, given {len(like)}"
         raise ValueError(msg)
-
-
-def _fast_dtype(device: torch.device | str) -> torch.dtype:
-    """Returns bfloat16 where a device multiplies matrices of it faster than of float32, else float32."""
-    if torch.device(device).type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # without matrix units bfloat16 was half as fast as float32 on a CPU
-        fast = torch.device(device).type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    return torch.bfloat16 if fast else torch.float32

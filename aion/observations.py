@@ -334,7 +334,7 @@ class Image(Observation):
 
         def place(image: "Image", value: Tensor) -> Tensor:
             h, w = value.shape[2:]
-            top, left = (height - h) // 2, (width - w) // 2
+            top, left = height // 2 - h // 2, width // 2 - w // 2  # the middle pixel n // 2 stays the middle pixel
             canvas = value.new_zeros(len(image), len(bands), height, width)
             canvas[:, [bands.index(b) for b in image.bands], top : top + h, left : left + w] = value
             return canvas

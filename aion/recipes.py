@@ -8,8 +8,9 @@ never trained on.
 
 __all__ = ["HELD_OUT", "load", "train_recipe"]
 
+import hashlib
+import json
 import platform
-import time
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from aion.observations import Observation, near_miss
 from aion.sky import Sky
 from aion.tokenizers import Tokenizer, build
 from aion.tokens import TokenSequence
-from aion.training import train
+from aion.training import elapsed, train
 
 HELD_OUT = 1_000_000  # objects of the sky below this index are for evaluation only
 SECTIONS = {"dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
@@ -80,7 +81,6 @@ def train_recipe(
     """
     recipe, folder = load(path), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.time()
     tokenizers, parts = {}, {}
     for order, (name, config) in enumerate(recipe["tokenizers"].items()):
         names = [m for m, tokenizer in recipe["modalities"].items() if tokenizer == name]
@@ -93,14 +93,14 @@ def train_recipe(
     for name, tokenizer in model.modalities.items():
         # Modalities that share a tokenizer start from the same embedding.
         draws = torch.Generator().manual_seed(recipe["seed"] + list(tokenizers).index(tokenizer))
-        model.transformer.embed_codebook(name, model.tokenizer(name).codebook(), draws)
+        model.transformer.embed_codebook(name, model.tokenizer(name).codebook(model.dim), draws)
     parts["transformer"] = _train_transformer(model, recipe, folder, device, steps, progress)
     model.provenance = {
         "name": recipe["name"],
         "recipe": Path(path).name,
         "data": "simulated by aion.sky from real templates, filters and noise; no real observation was trained on",
         "parts": parts,
-        "hours": round((time.time() - started) / 3600, 3),
+        "hours": round(sum(part.get("seconds", 0) for part in parts.values()) / 3600, 3),
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {device}",
     }
     model.transformer.to(getattr(torch, recipe.get("dtype", "float32")))
@@ -110,6 +110,12 @@ def train_recipe(
 
 def _without_fit(config: Mapping) -> dict:
     return {k: v for k, v in config.items() if k not in {"spacing", "fit_objects"}}
+
+
+def _identity(recipe: Mapping, part: str, settings: Mapping) -> str:
+    """Names a training by everything that decides its result; `part` and a hash."""
+    text = json.dumps([{k: v for k, v in recipe.items() if k not in {"name", "training"}}, part, dict(settings)])
+    return f"{part} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _settings(recipe: Mapping, part: str, steps: int | None) -> dict:
@@ -148,20 +154,24 @@ class _TokenizerTrainer:
         if not any(p.requires_grad for p in tokenizer.parameters()):
             return tokenizer.eval()
         settings = _settings(self.recipe, self.name, steps)
+        identity = _identity(self.recipe, self.name, settings)
         batch = settings.pop("batch")
         tokenizer.apply(_reset(torch.Generator().manual_seed(self.recipe["seed"])))
-        self.facts = {"steps": settings["steps"], "batch": batch}
-        return train(
+        checkpoint = folder / "checkpoints" / self.name
+        train(
             tokenizer,
             lambda step: self.observe(
                 self.modalities[step % len(self.modalities)], self.offset + 10_000 + step * batch, batch
             ),
             generator=torch.Generator().manual_seed(self.recipe["seed"]),
-            checkpoint=folder / "checkpoints" / self.name,
+            checkpoint=checkpoint,
+            identity=identity,
             log=folder / f"{self.name}.jsonl",
             progress=f"tokenizer {self.name}" if progress else None,
             **settings,
         )
+        self.facts |= {"steps": settings["steps"], "batch": batch, "seconds": elapsed(checkpoint)}
+        return tokenizer
 
 
 def _reset(generator: torch.Generator):
@@ -180,6 +190,7 @@ def _train_transformer(
     model: AION, recipe: Mapping, folder: Path, device: str, steps: int | None, progress: bool
 ) -> dict[str, object]:
     settings = _settings(recipe, "transformer", steps)
+    identity = _identity(recipe, "transformer", settings)
     batch = settings.pop("batch")
     sky = Sky(**{**recipe["sky"], "seed": recipe["seed"], "modalities": list(model.modalities), "device": device})
     masking = BudgetMasking(model.vocabulary, **recipe.get("masking", {}))
@@ -192,9 +203,11 @@ def _train_transformer(
         model.transformer,
         data,
         generator=torch.Generator().manual_seed(recipe["seed"]),
-        checkpoint=folder / "checkpoints" / "transformer",
+        checkpoint=(checkpoint := folder / "checkpoints" / "transformer"),
+        identity=identity,
         log=folder / "transformer.jsonl",
         progress="transformer" if progress else None,
         **settings,
     )
-    return {"steps": settings["steps"], "batch": batch, "objects": settings["steps"] * batch}
+    count = settings["steps"]
+    return {"steps": count, "batch": batch, "objects": count * batch, "seconds": elapsed(checkpoint)}

@@ -49,6 +49,11 @@ class Tokens:
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Tokens":
+        """Selects objects; the batch axis is kept."""
+        index = rows(index, len(self))
+        return Tokens(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
 
 @dataclass(frozen=True, eq=False)
 class TokenSequence:

@@ -4,19 +4,23 @@ It knows nothing of tokenizers, surveys or files other than its own: batches com
 the step is the whole position in the data, and a checkpoint (weights, optimiser, step, random state) resumes exactly.
 """
 
-__all__ = ["learning_rate", "train"]
+__all__ = ["elapsed", "learning_rate", "train"]
 
 import json
 import math
+import time
 
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+NAME = "checkpoint.safetensors"
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float = 0.1) -> float:
@@ -40,6 +44,7 @@ def train(
     generator: torch.Generator | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 500,
+    identity: str = "",
     log: Path | str | None = None,
     log_every: int = 20,
     progress: str | None = None,
@@ -57,20 +62,20 @@ def train(
         generator: source of the draws of the loss, on the CPU.
         checkpoint: folder to write checkpoints to, and to resume from if it holds one.
         checkpoint_every: steps between checkpoints.
+        identity: says what is trained on what; a checkpoint of another identity is not resumed.
         log: JSON Lines file to which the named figures of the loss are appended.
         log_every: steps between two lines of the log.
         progress: title of the progress bar, which shows on a terminal only; None for none at all.
 
     Raises:
         FloatingPointError: if the loss is not finite; the last checkpoint stays.
+        ValueError: if the checkpoint folder holds a checkpoint of another identity or of more steps.
     """
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    optimizer = _optimizer(module, lr, weight_decay)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     folder = None if checkpoint is None else Path(checkpoint)
-    start = 0 if folder is None else _resume(folder, module, optimizer, generator)
+    run = _Run(module, optimizer, generator, folder, identity)
+    start = run.resume(steps)
     module.train()
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=progress, disable=None if progress else True)
     for step in bar:
@@ -87,9 +92,22 @@ def train(
         if log is not None and (step % log_every == 0 or step == steps - 1):
             _append(Path(log), step, terms)
             bar.set_postfix(loss=f"{terms['loss'].item():.3f}", refresh=False)
-        if folder is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            _save(folder, step + 1, module, optimizer, generator)
+        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            run.save(step + 1)
     return module.eval()
+
+
+def elapsed(checkpoint: Path | str) -> float:
+    """Returns the seconds of training behind the checkpoint in a folder, interruptions left out."""
+    with safe_open(Path(checkpoint) / NAME, framework="pt") as file:
+        return float(file.metadata()["seconds"])
+
+
+def _optimizer(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
 
 
 def _append(log: Path, step: int, terms: dict[str, Tensor]) -> None:
@@ -98,34 +116,51 @@ def _append(log: Path, step: int, terms: dict[str, Tensor]) -> None:
         file.write(json.dumps({"step": step, **{k: round(v.item(), 5) for k, v in terms.items()}}) + "\n")
 
 
-def _save(folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, generator) -> None:
-    """Writes a checkpoint as one file, under a temporary name first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"module.{k}": v.contiguous() for k, v in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
-    tensors["generator"] = generator.get_state()
-    temporary = folder / ".checkpoint.safetensors.part"
-    save_file(tensors, temporary, metadata={"step": str(step)})
-    temporary.replace(folder / "checkpoint.safetensors")
+class _Run:
+    """Holds the whole state of a training, and its checkpoint: one file, written under another name first."""
 
+    def __init__(self, module: nn.Module, optimizer, generator, folder: Path | None, identity: str) -> None:
+        self.module, self.optimizer, self.generator = module, optimizer, generator
+        self.folder, self.identity = folder, identity
+        self.started = time.monotonic()
 
-def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, generator) -> int:
-    """Loads the checkpoint of a folder, if there is one, and returns the step to go on from."""
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return 0
-    from safetensors import safe_open
+    def save(self, step: int) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"module.{k}": v.contiguous() for k, v in self.module.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
+        tensors["generator"] = self.generator.get_state()
+        facts = {"step": step, "identity": self.identity, "seconds": round(time.monotonic() - self.started, 1)}
+        temporary = self.folder / f".{NAME}.part"
+        save_file(tensors, temporary, metadata={key: str(value) for key, value in facts.items()})
+        temporary.replace(self.folder / NAME)
 
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
-    module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
+    def resume(self, steps: int) -> int:
+        """Loads the checkpoint, if there is one, and returns the step to go on from."""
+        if self.folder is None or not (path := self.folder / NAME).exists():
+            return 0
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+        step = int(facts["step"])
+        if facts["identity"] != self.identity or step > steps:
+            given = f"step {step} of {facts['identity'] or 'a training without identity'}"
+            wanted = f"at most step {steps} of {self.identity or 'a training without identity'}"
+            msg = f"{path} is of another training: wanted {wanted}, given {given}: choose another folder or remove it"
+            raise ValueError(msg)
+        tensors = load_file(path)
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            if key != "generator":
+                part, name = key.split(".", 1)
+                parts[part][name] = value
+        self.module.load_state_dict(parts["module"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
-    return step
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.generator.set_state(tensors["generator"])
+        self.started -= float(facts["seconds"])
+        return step

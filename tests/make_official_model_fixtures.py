@@ -1,8 +1,8 @@
 """Makes small random transformers in the published layout, and what the published package computes with them.
 
-The tests use `build` to make repositories from the documented layout: no weight is stored, every tensor follows from its
-name. What the published package makes of them is stored in `tests/data/official/`. To make it again, in an environment
-that holds that package (it cannot share one with ours, both are imported as `aion`) and no `aion` of ours:
+The tests use `build` to make repositories from the documented layout: no weight is stored, every tensor follows from
+its name. What the published package makes of them is stored in `tests/data/official/`. To make it again, in an
+environment that holds that package (it cannot share one with ours, both are imported as `aion`) and no `aion` of ours:
 
     python -m venv official && official/bin/pip install torch==2.13.0 polymathic-aion==0.0.2
     official/bin/python tests/make_official_model_fixtures.py

@@ -266,7 +266,7 @@ def test_embed_names_format_and_model_that_do_not_exist(aion, bundle, samples, t
     words = ["embed", samples["desi-galaxy"], "-o", tmp_path / "x.parquet"]
     refused(aion(*words, "--model", bundle, "--format", "desi-coad"), "did you mean 'desi-coadd'")
     refused(aion(*words, "--model", tmp_path / "none"), "no bundle")
-    refused(aion(*words, "--model", bundle, "--device", "gpu"), "--device gpu", "try cpu")
+    refused(aion(*words, "--model", bundle, "--device", "gpu"), "device 'gpu'", "try 'cpu'")
 
 
 # ---- the other verbs
@@ -385,3 +385,13 @@ def test_the_shipped_model_is_small_and_reads_what_ships(aion, samples, tmp_path
     files = [samples["desi-galaxy"], samples["desi-galaxy-tractor"]]
     assert aion("embed", *files, "-o", out, "--join", "--without", "ra,dec")[0] == 0
     assert np.isfinite(io.read_embeddings(out).embedding.numpy()).all()
+
+
+def test_embed_leaves_out_objects_of_which_nothing_is_measured(aion, bundle, tmp_path, root):
+    file, out = root / "tests" / "data" / "MaNGA_test_spectra.fits.gz", tmp_path / "x.parquet"
+    status, _, err = aion("embed", file, "-o", out, "--model", bundle)
+    ids, measured = io.object_ids(file), io.read(file)["sdss_spectrum"].measured.any(1)
+    lost = [name for name, some in zip(ids, measured.tolist(), strict=True) if not some]
+    assert status == 0
+    assert f"no row for {len(lost)} objects of which nothing is measured: {', '.join(lost)}\n" in err
+    assert io.read_embeddings(out).ids == [name for name in ids if name not in lost]

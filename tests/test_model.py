@@ -345,3 +345,50 @@ def test_pushing_uploads_a_whole_bundle(tiny_model, observations, monkeypatch, t
     assert tiny_model.push_to_hub("someone/aion", private=True, token="t") == "commit of someone/aion"
     assert calls == {"token": "t", "repo": ("someone/aion", True, True)}
     assert torch.equal(AION.from_pretrained(tmp_path / "uploaded").embed(observations), tiny_model.embed(observations))
+
+
+def test_the_hash_follows_the_weights(bundle):
+    model = AION.from_pretrained(bundle)
+    loaded = model.sha256
+    assert loaded == json.loads((bundle / "config.json").read_text())["model_sha256"]
+    with torch.no_grad():
+        model.transformer.mask_token += 1
+    assert model.sha256 != loaded
+
+
+def test_a_half_precision_bundle_is_saved_again_as_it_was(tiny_model, tmp_path):
+    tiny_model.transformer.to(torch.bfloat16)
+    digest = tiny_model.save_pretrained(tmp_path / "half")
+    model = AION.from_pretrained(tmp_path / "half")
+    assert model.transformer.mask_token.dtype == torch.float32
+    assert model.sha256 == digest == model.save_pretrained(tmp_path / "again")
+    files = [(tmp_path / name / "transformer.safetensors").read_bytes() for name in ("half", "again")]
+    assert files[0] == files[1]
+
+
+def test_a_predicted_spectrum_has_flux_wherever_like_has_pixels(tiny_model, observations):
+    like = observations["desi_spectrum"]
+    given = {"redshift": Scalar(torch.full((6,), 0.3))}
+    whole = tiny_model.reconstruct(given, "desi_spectrum", like=like)
+    assert torch.equal(whole.measured.any(1), like.measured.any(1))
+    assert torch.equal(tiny_model.reconstruct(given, "desi_spectrum", like=like, batch_size=2).flux, whole.flux)
+    nothing = Spectrum(like.flux, torch.zeros_like(like.ivar), like.wavelength)
+    with pytest.raises(ValueError, match="like= has nothing measured"):
+        tiny_model.reconstruct(given, "desi_spectrum", like=nothing)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "cannot compute on device 'tpu'"),
+        ({"dtype": "bfloat16"}, "dtype must be a type such as torch.float32"),
+        ({"dtype": torch.int8}, "dtype must be a type such as torch.float32"),
+    ],
+)
+def test_impossible_devices_and_types_are_refused(bundle, options, message):
+    with pytest.raises(ValueError, match=message):
+        AION.from_pretrained(bundle, **options)
+
+
+def test_others_may_read_a_bundle(bundle):
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in bundle.rglob("*") if path.is_file())

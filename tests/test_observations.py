@@ -439,7 +439,7 @@ def test_stacked_images_are_centred_and_missing_bands_are_unmeasured():
     assert both.bands == ("decam-r", "decam-g", "decam-z")
     assert both.flux.shape == (3, 3, 5, 4)
     torch.testing.assert_close(both.pixel_scale, torch.tensor([0.3, 0.262, 0.262]))
-    assert (both.flux[0, :2, 1:3, 0:3] == 1).all()
+    assert (both.flux[0, :2, 1:3, 1:4] == 1).all()  # the middle pixel, n // 2, stays the middle pixel
     assert both.flux[0].sum() == 12
     assert both.measured[0].sum() == 12
     assert not both.measured[0, 2].any()

@@ -2,6 +2,8 @@
 
 import json
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,6 +49,24 @@ def test_one_object_alone_is_the_same_as_in_a_batch(pair):
         alone = tokenizer.encode(observation[i])
         assert torch.equal(alone.ids[0], together.ids[i])
         assert torch.equal(alone.valid[0], together.valid[i])
+
+
+@pytest.mark.parametrize("factor", [1e-37, 1e36])
+def test_numbers_near_the_ends_of_float32_have_tokens_or_are_refused(pair, factor):
+    tokenizer, observation = pair
+    if isinstance(observation, Scalar):
+        extreme = Scalar(observation.value * factor)
+    else:
+        ivar = (observation.ivar.double() * 1e36).clamp(max=1e37)
+        extreme = replace(observation, flux=observation.flux * factor, ivar=ivar)
+    if isinstance(observation, Spectrum):
+        with pytest.raises(ValueError, match=r"row 0: the median of \|flux\| is .* is it in erg/s/cm2/A\?"):
+            tokenizer.encode(extreme)
+        extreme = replace(extreme, flux=observation.flux)  # the extreme ivar alone
+    tokens = tokenizer.encode(extreme)
+    assert torch.equal(tokens.valid.any(1), seen(observation))
+    assert tokens.ids[tokens.valid].min() >= 0
+    assert tokens.ids[tokens.valid].max() < tokenizer.size
 
 
 def test_order_of_objects_does_not_matter(pair):

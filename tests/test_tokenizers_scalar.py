@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from aion import Scalar
+from aion.nn.embedding import sine_cosine
 from aion.tokenizers import ScalarTokenizer
 from aion.tokens import Tokens
 
@@ -92,3 +93,10 @@ def test_posterior_reads_the_edges(tokenizers):
 def test_bad_input_is_refused(action, message):
     with pytest.raises(ValueError, match=message):
         action()
+
+
+def test_a_rung_makes_the_codebook_that_of_positions_on_the_ladder():
+    tokenizer = ScalarTokenizer(bins=32, rung=0.005).fit(Scalar([0.0, 1.0]), spacing="log1p")
+    centers = (tokenizer.edges[0, 1:].double() + tokenizer.edges[0, :-1].double()) / 2
+    position = torch.stack([torch.zeros(32), (centers.log1p() / 0.005).float()], dim=-1)
+    torch.testing.assert_close(tokenizer.codebook(24), sine_cosine(position, 24), atol=1e-4, rtol=0)

@@ -126,3 +126,21 @@ def test_ids_out_of_range_are_refused_at_decoding(tokenizer, observations):
     tokens = tokenizer.encode(observations["desi_spectrum"])
     with pytest.raises(ValueError, match=r"ids must lie in \[0, 144\), given 9999"):
         tokenizer.decode(Tokens(torch.full_like(tokens.ids, 9999), tokens.position, tokens.valid))
+
+
+def test_coverage_is_the_share_of_pixels_on_the_ladder(tokenizer):
+    spectrum = smooth(torch.linspace(7000, 8990, 200)[None])
+    inside = (spectrum.wavelength >= tokenizer.start) & (
+        spectrum.wavelength < tokenizer.start * torch.exp(torch.tensor(tokenizer.rungs * tokenizer.step))
+    )
+    share = tokenizer.coverage(spectrum).item()
+    assert 0 < share < 1
+    assert share == pytest.approx(inside.float().mean().item())
+
+
+def test_codes_and_flux_scales_cannot_stand_in_each_others_place(tokenizer, observations):
+    tokens = tokenizer.encode(observations["desi_spectrum"])
+    possible = tokenizer.possible(tokens.position)
+    assert possible.shape == (*tokens.ids.shape, tokenizer.size)
+    assert possible.gather(2, tokens.ids[..., None])[..., 0][tokens.valid].all()
+    assert possible.sum(-1)[0, :2].tolist() == [tokenizer.scale_bins, tokenizer.quantizer.size]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from aion.bundle import whole
+from aion.bundle import locate, whole
 from aion.official.checkpoint import is_published, read_transformer, write_transformer
 from aion.official.codecs import CODECS, read_codecs, write_codecs
 from aion.official.names import PUBLISHED
@@ -22,15 +22,20 @@ WITH_TOKENIZERS = "polymathic-ai/aion-base"  # the only one of the published rep
 
 
 def load(
-    folder: Path | str, parity: bool = False, padding: bool = False, codecs: Path | str | None = None
+    folder: Path | str,
+    parity: bool = False,
+    padding: bool = False,
+    codecs: Path | str | None = None,
+    fetch: bool = False,
 ) -> tuple[dict[str, Tokenizer], dict[str, str], Transformer, dict[str, Tensor]]:
     """Reads the parts of a published checkpoint, in evaluation mode and on the CPU.
 
     Arguments:
-        folder: holds `config.json` and `model.safetensors`.
+        folder: holds `config.json`, `model.safetensors` and, unless they are elsewhere, the tokenizers in `codecs/`.
         parity: does what the published package does where that is questionable.
         padding: see `aion.official.spectrum.OfficialSpectrumTokenizer`.
-        codecs: a folder that holds `codecs/`, if that is another one.
+        codecs: the checkpoint whose tokenizers to take, a folder or on the Hub.
+        fetch: takes those of `WITH_TOKENIZERS` if there are none.
 
     Returns:
         The tokenizers by the name of their folder, the name of that of each modality, the transformer, and the tensors
@@ -40,9 +45,15 @@ def load(
         FileNotFoundError: if a file is missing, or there are only weights in a pickle, which are never read.
         ValueError: for a damaged file, or tensors and configurations that do not fit.
     """
+    if codecs is None and not (Path(folder) / "codecs").is_dir():
+        if not fetch:
+            msg = f"{folder} has no tokenizers: give codecs=, such as {WITH_TOKENIZERS!r} or a copy of it"
+            raise FileNotFoundError(msg)
+        codecs = WITH_TOKENIZERS
+    place = folder if codecs is None else locate(codecs, None, ("codecs/*/config.json", "codecs/*/model.safetensors"))
     transformer, unused = read_transformer(Path(folder), parity)
     names = transformer.vocabulary.names
-    found = read_codecs(codecs or folder, names, parity=parity, padding=padding)
+    found = read_codecs(place, names, parity=parity, padding=padding)
     modalities = {name: PUBLISHED[name].folder for name in names}
     return {modalities[name]: found[name] for name in names}, modalities, transformer.eval(), unused
 

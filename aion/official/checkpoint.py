@@ -94,6 +94,7 @@ def write_transformer(transformer: Transformer, unused: Mapping[str, Tensor], fo
             value = state[entry.source][entry.rows].reshape(entry.shape)
         tensors[entry.key] = value.detach().cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, metadata=tied)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors lets the owner alone read
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -5,7 +5,7 @@ embedding and head there, which are rows of one matrix here; positions are store
 decoder has token embeddings that nothing reads; and a norm without a bias still stores one, of zeros.
 """
 
-__all__ = ["UNUSED", "ZERO", "Entry", "arguments_of", "config_of", "entries", "position_table"]
+__all__ = ["Entry", "UNUSED", "ZERO", "arguments_of", "config_of", "entries", "position_table"]
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

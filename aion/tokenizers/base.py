@@ -9,7 +9,7 @@ extreme S/N from ruling the loss and becomes the ivar of what is decoded.
 
 __all__ = ["Tokenizer", "gaussian_nll", "spread_penalty"]
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -44,7 +44,7 @@ def spread_penalty(latent: Tensor) -> Tensor:
     return (mean.square() + (std - 1).square()).mean()
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(nn.Module, ABC):
     """Turns observations of one kind into tokens and back.
 
     Subclasses set `kind` and `observation`, and call `super().__init__` with their keyword arguments, which are plain
@@ -76,8 +76,20 @@ class Tokenizer(nn.Module):
         """Computes what training minimises, `loss`, and other named figures worth watching."""
 
     @abstractmethod
-    def codebook(self) -> Tensor:
-        """Returns a vector for each id, `(size, d)`, near each other where the ids mean similar things."""
+    def codebook(self, dim: int = 64) -> Tensor:
+        """Returns a vector for each id, `(size, d)`, near each other where the ids mean similar things.
+
+        Arguments:
+            dim: width of the transformer that asks, for codebooks made of positions.
+        """
+
+    def possible(self, position: Tensor) -> Tensor | None:
+        """Tells which ids a token at `position` `(B, N, 2)` may have, `(B, N, size)`; None if all may."""
+        return None
+
+    def coverage(self, observation: Observation) -> Tensor:
+        """Returns the share of the measured values of each object that is read, `(B,)`; 1 for those with none."""
+        return torch.ones(len(observation), device=observation.device)
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""

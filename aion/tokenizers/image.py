@@ -147,7 +147,7 @@ class ImageTokenizer(Tokenizer):
             "codes": ids[measured].unique().numel() / torch.tensor(float(self.size)),
         }
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values `(size, d)`."""
         return self.quantizer.values(torch.arange(self.size, device=self.softening.device))
 
@@ -158,12 +158,17 @@ class ImageTokenizer(Tokenizer):
         return self.bands.index(band)
 
     def _grid(self, shape: Sequence[int]) -> tuple[int, int]:
-        return -(-shape[0] // self.patch), -(-shape[1] // self.patch)
+        """Returns the number of rows and columns of patches: even, so that a patch begins at the middle pixel n // 2.
+
+        The patches of a stamp are then the same whatever margin it is stacked or padded with.
+        """
+        rows, columns = (2 * math.ceil(math.ceil(n / 2) / self.patch) for n in shape)
+        return rows, columns
 
     def _margins(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns how many unmeasured rows and columns go before the image to centre it in whole patches."""
+        """Returns how many unmeasured rows and columns go before the image."""
         rows, columns = self._grid(shape)
-        return (rows * self.patch - shape[0]) // 2, (columns * self.patch - shape[1]) // 2
+        return rows * self.patch // 2 - shape[0] // 2, columns * self.patch // 2 - shape[1] // 2
 
     def _prepare(self, image: Image) -> tuple[Tensor, Tensor]:
         """Puts flux and ivar into the channels known here, padded to whole patches."""
@@ -180,7 +185,7 @@ class ImageTokenizer(Tokenizer):
     def _encode(self, flux: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
         """Returns latents `(B, d, h, w)` and which patches were measured `(B, h, w)`."""
         known = (ivar > 0).to(flux.dtype)
-        compressed = (flux / self.softening[:, None, None]).asinh() * known
+        compressed = (flux / self.softening[:, None, None]).clamp(-1e30, 1e30).asinh() * known  # never infinite
         share = F.avg_pool2d(known, self.patch).sum(1, keepdim=True)  # bands present in each patch
         measured = share > 0
         gain = (len(self.bands) / share.clamp(min=1e-6)).sqrt() * measured

@@ -12,6 +12,7 @@ import torch
 
 from torch import Tensor
 
+from aion.nn.embedding import sine_cosine
 from aion.observations import Scalar
 from aion.posterior import Posterior
 from aion.tokenizers.base import Tokenizer
@@ -24,13 +25,15 @@ class ScalarTokenizer(Tokenizer):
     Arguments:
         bins: number of bins, which is the number of ids.
         components: length K of the vector.
+        rung: for redshifts, the step of a ladder in ln wavelength, see `codebook`.
     """
 
     kind = "scalar"
     observation = Scalar
 
-    def __init__(self, bins: int = 256, components: int = 1) -> None:
-        super().__init__(bins=bins, components=components)
+    def __init__(self, bins: int = 256, components: int = 1, rung: float | None = None) -> None:
+        super().__init__(bins=bins, components=components, rung=rung)
+        self.rung = rung
         if bins < 2 or components < 1:
             msg = f"ScalarTokenizer: wanted bins >= 2 and components >= 1, given {bins} and {components}"
             raise ValueError(msg)
@@ -131,8 +134,16 @@ class ScalarTokenizer(Tokenizer):
         decoded = self._columns(self.decode(self.encode(observation)))
         return {"loss": torch.nan_to_num(columns - decoded).square().mean()}
 
-    def codebook(self) -> Tensor:
-        """Returns sines and cosines of the rank of each bin, eight octaves of them, `(size, 16)`."""
+    def codebook(self, dim: int = 64) -> Tensor:
+        """Returns sines and cosines of the rank of each bin, eight octaves of them, `(size, 16)`.
+
+        With `rung` they are those of the position ln(1 + x) / rung, `(size, dim)`. A redshift shifts a spectrum by
+        that many rungs: from the position of a line to the redshift it then takes one rotation, the same for all
+        redshifts, and not a table.
+        """
+        if self.rung is not None:
+            position = ((self.edges[0, 1:].double() + self.edges[0, :-1].double()) / 2).log1p() / self.rung
+            return sine_cosine(torch.stack([torch.zeros_like(position), position], dim=-1), dim)
         rank = (torch.arange(self.size, device=self.edges.device) + 0.5) / self.size
         angle = math.pi * rank[:, None] * 2.0 ** torch.arange(8, device=rank.device)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -101,8 +101,11 @@ class SpectrumTokenizer(Tokenizer):
     def encode(self, observation: Spectrum) -> Tokens:
         """Turns spectra into `(B, 1 + rungs)` tokens: the flux scale at (1, 0), then rung r at (0, r).
 
+        Pixels beyond the ends of the ladder are not read; `coverage` tells their share.
+
         Raises:
-            ValueError: if all measured pixels of a spectrum lie outside the ladder.
+            ValueError: if all measured pixels of a spectrum lie outside the ladder, or its flux is off by more than a
+                factor of 1000 from the scales known.
         """
         latent, measured, scale_ids = self._encode(observation)
         _, codes = self.quantizer(latent)
@@ -157,7 +160,7 @@ class SpectrumTokenizer(Tokenizer):
             "codes": ids[measured].unique().numel() / torch.tensor(float(self.quantizer.size)),
         }
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values, and the rank of the flux scales in a column of their own, `(size, d + 1)`."""
         codes = self.quantizer.values(torch.arange(self.quantizer.size, device=self.to_latent.weight.device))
         rank = torch.linspace(-1, 1, self.scale_bins, device=codes.device)
@@ -165,6 +168,17 @@ class SpectrumTokenizer(Tokenizer):
         book[: self.quantizer.size, :-1] = codes
         book[self.quantizer.size :, -1] = rank
         return book
+
+    def possible(self, position: Tensor) -> Tensor:
+        """Tells which ids may stand at `position` `(B, N, 2)`: scales for the flux scale, codes for the rungs."""
+        is_scale = torch.arange(self.size, device=position.device) >= self.quantizer.size
+        return (position[..., :1] > 0.5) == is_scale
+
+    def coverage(self, observation: Spectrum) -> Tensor:
+        """Returns the share of the measured pixels that lies on the ladder, `(B,)`."""
+        _, inside = self._nodes(observation.wavelength)
+        measured = observation.measured.sum(1)
+        return torch.where(measured > 0, (inside & observation.measured).sum(1) / measured.clamp(min=1), 1.0)
 
     def _encode(self, spectrum: Spectrum) -> tuple[Tensor, Tensor, Tensor]:
         """Returns latents `(B, R, d)`, which rungs were measured `(B, R)` and the ids of the flux scale `(B,)`."""
@@ -207,7 +221,8 @@ class SpectrumTokenizer(Tokenizer):
     def _deposit(self, spectrum: Spectrum, node: Tensor, used: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Shares measured pixels out to the cells: asinh of the mean flux, its precision, and whether it is known."""
         batch, total = len(spectrum), self.rungs * self.cells
-        weight = torch.where(used, spectrum.ivar, 0.0) * scale[:, None] ** 2
+        # Clamped: with an ivar near the end of float32 the product would be infinite, and the latents NaN.
+        weight = (torch.where(used, spectrum.ivar, 0.0) * scale[:, None] ** 2).clamp(max=1e30)
         flux = spectrum.flux / scale[:, None]
         low = torch.where(used, node - 0.5, 0.0).floor()
         right = torch.where(used, node - 0.5 - low, 0.0).float()
@@ -244,8 +259,16 @@ class SpectrumTokenizer(Tokenizer):
 
     def _scale_ids(self, flux: Tensor, used: Tensor) -> Tensor:
         """Bins log10 of the median of \\|flux\\| over the used pixels; a median of zero or nothing falls in bin 0."""
-        median = flux.abs().masked_fill(~used, math.nan).nanmedian(dim=1).values
-        level = (median.nan_to_num(0.0).clamp(min=1e-30).log10() - SCALE_RANGE[0]) / (SCALE_RANGE[1] - SCALE_RANGE[0])
+        median = flux.abs().masked_fill(~used, math.nan).nanmedian(dim=1).values.nan_to_num(0.0)
+        size = median.clamp(min=1e-30).log10()
+        if (bad := (median > 0) & ((size < SCALE_RANGE[0] - 3) | (size > SCALE_RANGE[1] + 3))).any():
+            row = int(bad.nonzero()[0])
+            msg = (
+                f"row {row}: the median of |flux| is {median[row].item():.3g} in units of 1e-17 erg/s/cm2/A, far from "
+                "any spectrum: is it in erg/s/cm2/A? give its unit to aion.io.from_quantity"
+            )
+            raise ValueError(msg)
+        level = (size - SCALE_RANGE[0]) / (SCALE_RANGE[1] - SCALE_RANGE[0])
         return (level * self.scale_bins).floor().long().clamp(0, self.scale_bins - 1)
 
     def _scale(self, scale_ids: Tensor) -> Tensor:
