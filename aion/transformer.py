@@ -97,9 +97,9 @@ class Transformer(nn.Module):
             **{key: value for key, value in options.items() if value},
         }
         self.dim, self.separate = dim, not (mixed or uniform)
-        self.token_embedding = nn.Embedding(len(self.vocabulary), dim)
-        self.modality_embedding = nn.Embedding(len(self.vocabulary.names), dim)
-        self.query_modality_embedding = nn.Embedding(len(self.vocabulary.names), dim) if untied else None
+        self.token_embedding = _embedding(len(self.vocabulary), dim)
+        self.modality_embedding = _embedding(len(self.vocabulary.names), dim)
+        self.query_modality_embedding = _embedding(len(self.vocabulary.names), dim) if untied else None
         self.mask_token = nn.Parameter(torch.empty(dim))
         self.encoder = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio, norm_bias) for _ in range(encoder_depth))
         self.encoder_norm = layer_norm(dim, norm_bias)
@@ -109,7 +109,8 @@ class Transformer(nn.Module):
         )
         self.decoder_norm = layer_norm(dim, norm_bias)
         self.head = nn.Parameter(torch.empty(len(self.vocabulary), dim))
-        self.reset_parameters()
+        if not self.head.is_meta:  # where the first normal draw loads a symbolic algebra, which takes seconds
+            self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws new parameters: N(0, 0.02) for embeddings, Xavier for linear layers."""
@@ -219,6 +220,11 @@ class Transformer(nn.Module):
                 position[chosen] = sine_cosine(sequence.position[chosen][:, 1:], self.dim)
         modality = (modality_embedding or self.modality_embedding)(sequence.modality)
         return position.to(self.mask_token.dtype) + modality
+
+
+def _embedding(count: int, dim: int) -> nn.Embedding:
+    """Makes an embedding without drawing it."""
+    return nn.Embedding.from_pretrained(torch.empty(count, dim), freeze=False)
 
 
 def _key_mask(valid: Tensor) -> Tensor | None:
