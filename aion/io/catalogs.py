@@ -60,7 +60,8 @@ def read_tractor(file: "FitsFile | Table") -> dict[str, Observation]:
 
     Given are those columns that the catalogue has: fluxes in nanomaggy as observed (not corrected for Galactic dust),
     NaN where the inverse variance is 0; E(B-V) in magnitudes; half-light radius in arcsec and the two components of
-    the ellipticity (0 for a point source); position in ICRS degrees.
+    the ellipticity, NaN where the profile fixes them (inverse variance 0: a point source, a round galaxy); position in
+    ICRS degrees.
 
     Raises:
         ValueError: if there is a flux without its inverse variance, or no flux at all.
@@ -89,16 +90,24 @@ def _shapes(file: "FitsFile | Table", names: tuple[str, ...]) -> dict[str, np.nd
     A composite of two profiles has no single shape: NaN.
     """
     if set(_SHAPES) <= set(names):
-        return {name: _finite(column(file, name)) for name in _SHAPES}
+        return {name: _shape(file, names, name) for name in _SHAPES}
     old = {p: [name.replace("shape", f"shape{p}") for name in _SHAPES] for p in ("dev", "exp")}
     if not {"type", *old["dev"], *old["exp"]} <= set(names):
         return {}
     kind = np.char.strip(column(file, "type").astype(str))
     result = {}
     for name, dev, exp in zip(_SHAPES, old["dev"], old["exp"], strict=True):
-        value = np.where(kind == "DEV", column(file, dev), column(file, exp))
+        value = np.where(kind == "DEV", _shape(file, names, dev), _shape(file, names, exp))
         result[name] = _finite(np.where(np.isin(kind, ("COMP", "DUP")), np.nan, value))
     return result
+
+
+def _shape(file: "FitsFile | Table", names: tuple[str, ...], name: str) -> np.ndarray:
+    """Reads one component of the shape; NaN where it was not fitted but fixed by the profile."""
+    value = _finite(column(file, name))
+    if (ivar := f"{name}_ivar") in names:
+        value[~(column(file, ivar) > 0)] = np.nan
+    return value
 
 
 def tractor_ids(file: "FitsFile | Table", name: str) -> list[str]:
