@@ -38,11 +38,12 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(B, L, D)` to the same shape."""
-        # As an image of one row in channels-last order: the depth-wise kernels for that are several times faster.
-        rows = x[:, None].movedim(-1, 1)
-        y = F.conv2d(rows, self.dwconv.weight[:, :, None], self.dwconv.bias, padding=(0, 3), groups=self.dwconv.groups)
-        y = self.norm(y.movedim(1, -1).squeeze(1))
-        return x + self.pwconv2(self.grn(F.gelu(self.pwconv1(y))))
+        with torch.autocast(x.device.type, enabled=False):  # under autocast, products of matrices alone are rounded
+            # As an image of one row in channels-last order: the depth-wise kernels for that are several times faster.
+            rows, weight = x[:, None].movedim(-1, 1), self.dwconv.weight[:, :, None]
+            y = F.conv2d(rows, weight, self.dwconv.bias, padding=(0, 3), groups=self.dwconv.groups)
+            y = self.norm(y.movedim(1, -1).squeeze(1))
+        return x + self.pwconv2(self.grn(F.gelu(self.pwconv1(y)))).to(x.dtype)
 
 
 class ConvNeXtEncoder(nn.Module):
@@ -68,10 +69,14 @@ class ConvNeXtEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(B, L, C)` to `(B, l, D)`."""
-        for change, stage in zip(self.downsample_layers, self.stages, strict=True):
+        rounded = torch.is_autocast_enabled(x.device.type)
+        for i, (change, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
             for layer in change:
                 x = _down(x, layer) if isinstance(layer, nn.Conv1d) else layer(x)
-            x = stage(x)
+            # The first and the last stage are exact under autocast too: a quarter of the work, and half as many codes
+            # change (1.6 % instead of 3 %, for random weights at the published size in bfloat16).
+            with torch.autocast(x.device.type, enabled=rounded and 0 < i < len(self.stages) - 1):
+                x = stage(x)
         return self.norm(x)
 
 
@@ -113,7 +118,7 @@ class _ResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        norm = x.square().sum(dim=1, keepdim=True, dtype=torch.float32).sqrt()  # 3 times as fast as vector_norm
         share = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
         return torch.addcmul(self.beta.to(x.dtype), x, (self.gamma * share + 1).to(x.dtype))
 
@@ -128,11 +133,13 @@ def _stages(depths: Sequence[int], widths: Sequence[int]) -> nn.ModuleList:
 def _down(x: Tensor, layer: nn.Conv1d) -> Tensor:
     """Applies a convolution whose stride is its kernel."""
     kernel = layer.kernel_size[0]
-    return F.linear(x.unflatten(1, (-1, kernel)).flatten(2), layer.weight.movedim(1, 2).flatten(1), layer.bias)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.unflatten(1, (-1, kernel)).flatten(2), layer.weight.movedim(1, 2).flatten(1), layer.bias)
 
 
 def _up(x: Tensor, layer: nn.ConvTranspose1d) -> Tensor:
     """Applies a transposed convolution whose stride is its kernel."""
     kernel = layer.kernel_size[0]
     weight = layer.weight.permute(2, 1, 0).flatten(0, 1)  # (kernel * out, in)
-    return F.linear(x, weight, layer.bias.repeat(kernel)).unflatten(2, (kernel, -1)).flatten(1, 2)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x, weight, layer.bias.repeat(kernel)).unflatten(2, (kernel, -1)).flatten(1, 2)

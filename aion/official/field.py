@@ -28,7 +28,6 @@ from aion.official.quantize import check_levels, published_fsq
 from aion.official.tokenizer import PublishedTokenizer
 from aion.tokens import Tokens
 
-CHUNK = 64  # maps at once
 # Published arguments that say nothing about a trained tokenizer.
 TRAINING = {
     "begin_cosine_annealing",
@@ -181,7 +180,7 @@ class OfficialFieldTokenizer(PublishedTokenizer):
             ValueError: for values beyond 0 to 1, unless in parity mode.
         """
         value, measured = self._prepare(observation)
-        ids = chunked(lambda v: self.quantizer(self._encode(v))[1], CHUNK, value).flatten(1)
+        ids = chunked(lambda v: self.quantizer(self._encode(v))[1], value).flatten(1)
         if self.parity:
             valid = torch.ones_like(ids, dtype=torch.bool)
         else:
@@ -198,7 +197,7 @@ class OfficialFieldTokenizer(PublishedTokenizer):
         self._check_ids(tokens)
         ids, valid = place(tokens, self.grid)
         values = self.quantizer.values(ids.clamp(max=self.codes - 1)) * valid[..., None]
-        value = chunked(lambda v: self._decode(v.unflatten(1, self.grid)), CHUNK, values)
+        value = chunked(lambda v: self._decode(v.unflatten(1, self.grid)), values)
         patch = PIXELS // self.grid[0]
         known = valid.unflatten(1, self.grid).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
         value = value.masked_fill(~known, math.nan)

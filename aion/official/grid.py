@@ -13,6 +13,7 @@ from torch import Tensor
 from aion.tokens import Tokens
 
 PIXELS = 96  # on the side of what the published networks for images and maps read
+CHUNK, CPU_CHUNK = 64, 4  # objects at once: at the published size one takes 20 to 30 MB on its way
 
 
 def places(grid: tuple[int, int], ids: Tensor) -> Tensor:
@@ -41,8 +42,12 @@ def place(tokens: Tokens, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return ids[:, :cells], valid[:, :cells]
 
 
-def chunked(function: Callable[..., Tensor], size: int, *inputs: Tensor) -> Tensor:
-    """Applies a function to `size` objects at a time, which bounds the memory that a large batch takes."""
+def chunked(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Applies a function to a few objects at a time, which bounds the memory that a large batch takes.
+
+    On a CPU it is faster, too: what one object leaves between two layers fits into the cache.
+    """
+    size = CPU_CHUNK if inputs[0].device.type == "cpu" else CHUNK
     pieces = [function(*piece) for piece in zip(*(value.split(size) for value in inputs), strict=True)]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 

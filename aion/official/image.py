@@ -42,7 +42,6 @@ LIMITS: dict[str, float] = {
     "decam-z": 25.0,
 }
 BANDS = tuple(LIMITS)
-CHUNK = 32  # images at once: at the published size one takes about 30 MB on its way
 
 
 class OfficialImageTokenizer(PublishedTokenizer):
@@ -141,7 +140,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
             ValueError: for a band the tokenizer does not read, with the near misses.
         """
         flux, measured = self._prepare(observation)
-        ids = chunked(lambda f, m: self.quantizer(self._encode(f, m))[1], CHUNK, flux, measured).flatten(1)
+        ids = chunked(lambda f, m: self.quantizer(self._encode(f, m))[1], flux, measured).flatten(1)
         patch = PIXELS // self.grid[0]
         if self.parity:
             valid = torch.ones_like(ids, dtype=torch.bool)
@@ -166,7 +165,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
         self._check_ids(tokens)
         ids, valid = place(tokens, self.grid)
         values = self.quantizer.values(ids.clamp(max=self.codes - 1)) * valid[..., None]
-        flux = chunked(lambda v: self._decode(v.unflatten(1, self.grid), channel), CHUNK, values)
+        flux = chunked(lambda v: self._decode(v.unflatten(1, self.grid), channel), values)
         flux = flux.sinh() * self.softening
         known = valid.unflatten(1, self.grid)[:, None].repeat_interleave(PIXELS // self.grid[0], 2)
         known = known.repeat_interleave(PIXELS // self.grid[1], 3).expand_as(flux)
@@ -222,15 +221,16 @@ class OfficialImageTokenizer(PublishedTokenizer):
             project = torch.cat([self.subsample_in.weight, self.subsample_in.bias[:, None]], dim=1)
             weight = torch.einsum("dcyx,cb->dbyx", self.model.conv_in.conv.weight, project)
             x = torch.cat([flux * gain, gain.expand(-1, 1, *flux.shape[2:])], dim=1)
-        x, weight = (v.contiguous(memory_format=torch.channels_last) for v in (x, weight))
-        x = F.conv2d(x, weight, self.model.conv_in.conv.bias, padding=weight.shape[-1] // 2)
+            x, weight = (v.contiguous(memory_format=torch.channels_last) for v in (x, weight))
+            x = F.conv2d(x, weight, self.model.conv_in.conv.bias, padding=weight.shape[-1] // 2)
         x = self.model.encode(x)
         with torch.autocast(flux.device.type, enabled=False):
             return F.linear(x.float(), self.pre_quant_proj.weight.flatten(1), self.pre_quant_proj.bias)
 
     def _decode(self, values: Tensor, channel: Sequence[int]) -> Tensor:
         """Turns code values `(B, h, w, d)` into asinh of the flux over the softening, in float32, `(B, C, H, W)`."""
-        x = F.linear(values, self.post_quant_proj.weight.flatten(1), self.post_quant_proj.bias)
+        with torch.autocast(values.device.type, enabled=False):
+            x = F.linear(values, self.post_quant_proj.weight.flatten(1), self.post_quant_proj.bias)
         x = self.model.decode(x.movedim(-1, 1))
         with torch.autocast(values.device.type, enabled=False):
             project, last = self.subsample_out.weight[channel], self.model.conv_out.conv

@@ -26,7 +26,6 @@ from aion.official.quantize import LookupFree
 from aion.official.tokenizer import PublishedTokenizer
 from aion.tokens import Tokens
 
-CHUNK = 64  # spectra at once: at the published size one takes about 20 MB on its way
 LOWEST = 0.1  # of the flux scale
 FAR = 99999.0  # wavelength in Angstrom of the pixel that padding adds
 
@@ -182,7 +181,7 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
             ValueError: if a spectrum was measured, but nowhere on the grid.
         """
         grid, step = self._prepare(observation)
-        codes = chunked(lambda x: self.quantizer.quantizer.ids(self._encode(x)), CHUNK, grid)
+        codes = chunked(lambda x: self.quantizer.quantizer.ids(self._encode(x)), grid)
         ids = torch.cat([step[:, None], codes], dim=1)
         if self.parity:
             valid = torch.ones_like(ids, dtype=torch.bool)
@@ -207,7 +206,7 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
         ids, valid = place(tokens, self.grid)
         ids = ids.clamp(max=self.codes - 1)
         values = self.quantizer.quantizer.values(ids[:, 1:]) * valid[:, 1:, None]
-        channels = chunked(self._decode, CHUNK, values)
+        channels = chunked(self._decode, values)
         known = (valid[:, 1:] & valid[:, :1]).repeat_interleave(channels.shape[1] // (self.grid[1] - 1), dim=1)
         channels = torch.cat([channels, known[..., None].to(channels.dtype)], dim=-1)
         wavelength = self._wavelength.expand(len(ids), -1)
@@ -283,7 +282,9 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
 
     def _decode(self, values: Tensor) -> Tensor:
         """Turns values of codes `(B, 272, d)` into scaled flux, and logit of the mask if there is one, on the grid."""
-        return self.decoder(F.linear(values, self.post_quant_conv.weight[..., 0], self.post_quant_conv.bias)).float()
+        with torch.autocast(values.device.type, enabled=False):
+            x = F.linear(values, self.post_quant_conv.weight[..., 0], self.post_quant_conv.bias)
+        return self.decoder(x)
 
 
 def interpolate(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
