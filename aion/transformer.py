@@ -96,7 +96,7 @@ class Transformer(nn.Module):
             # Only what was asked for, so that the hash of a model does not change with every new option.
             **{key: value for key, value in options.items() if value},
         }
-        self.dim, self.separate = dim, not (mixed or uniform)
+        self.dim, self.mixed, self.uniform = dim, mixed, uniform
         self.token_embedding = _embedding(len(self.vocabulary), dim)
         self.modality_embedding = _embedding(len(self.vocabulary.names), dim)
         self.query_modality_embedding = _embedding(len(self.vocabulary.names), dim) if untied else None
@@ -104,9 +104,7 @@ class Transformer(nn.Module):
         self.encoder = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio, norm_bias) for _ in range(encoder_depth))
         self.encoder_norm = layer_norm(dim, norm_bias)
         self.decoder_proj_context = nn.Linear(dim, dim)
-        self.decoder = nn.ModuleList(
-            DecoderBlock(dim, heads, mlp_ratio, norm_bias, uniform) for _ in range(decoder_depth)
-        )
+        self.decoder = nn.ModuleList(DecoderBlock(dim, heads, mlp_ratio, norm_bias) for _ in range(decoder_depth))
         self.decoder_norm = layer_norm(dim, norm_bias)
         self.head = nn.Parameter(torch.empty(len(self.vocabulary), dim))
         if not self.head.is_meta:  # where the first normal draw loads a symbolic algebra, which takes seconds
@@ -160,20 +158,24 @@ class Transformer(nn.Module):
         x = self.encoder_norm(x)
         return x if layer == "encoder" else self.decoder_proj_context(x) + place
 
-    def decode(self, context: Tensor, context_valid: Tensor, query: TokenSequence) -> Tensor:
+    def decode(
+        self, context: Tensor, context_valid: Tensor, query: TokenSequence, uniform: bool | None = None
+    ) -> Tensor:
         """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)` by states `(B, M, D)`.
 
-        An object without any valid context is answered from the queries alone.
+        An object without any valid context is answered from the queries alone. `uniform` overrides that of the
+        transformer.
         """
+        uniform = self.uniform if uniform is None else uniform
         x = self.mask_token + self._place(query, self.query_modality_embedding)
         # A padding query sees padding only (as if that were a modality), so that no row of the softmax is empty.
         mask = query.valid[:, None, :, None] == query.valid[:, None, None, :]
-        if self.separate:
+        if not (self.mixed or uniform):
             mask = mask & (query.modality[:, None, :, None] == query.modality[:, None, None, :])
         mask = None if bool(mask.all()) else mask
         context_mask = _key_mask(context_valid)
         for block in self.decoder:
-            x = block(x, context, mask, context_mask)
+            x = block(x, context, mask, context_mask, uniform)
         return self.decoder_norm(x)
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:

@@ -60,6 +60,7 @@ VARIANTS = {
     "lopsided": {"domains_in": FEW[:4], "domains_out": FEW[1:], "encoder_depth": 1, "decoder_depth": 3},
 }
 TOKENS = {"tok_image": 576, "tok_spectrum_desi": 273, "catalog": 20, "tok_flux_g": 1, "tok_xp_bp": 55, "tok_z": 1}
+GIVEN = ["tok_z", "tok_flux_g"]  # for generation
 STRIDE = 32  # of the tokens whose encoder output and logits are stored
 EVERY = 5  # of the logits of a token
 
@@ -189,7 +190,36 @@ def compute(folder, config):
             targets = model.embed_targets({name: torch.zeros(2, size, dtype=torch.bool)}, size)
             hidden = model._decode(model._encode(tokens, emb, mask), mask, targets[0], targets[1], targets[4] & False)
             out[f"full/{name}/{name}"] = model.decoder_embeddings[name].to_logits(hidden)[:, ::STRIDE, ::EVERY]
+        if {*GIVEN} <= {*config["domains_in"]}:
+            out |= {f"guided/{scale}": guided(model, ids, scale) for scale in (1.0, 2.5)}
     return {k: v.contiguous().numpy() for k, v in out.items()}
+
+
+def guided(model, ids, scale):
+    """Runs the published generation in one step, without temperature: the most probable ids under guidance."""
+    import torch
+
+    from aion.fourm import generate
+    from aion.fourm.modality_info import MODALITY_INFO
+
+    state = {key: {"tensor": ids[key].clone()} for key in GIVEN}
+    for key in GIVEN:
+        state = generate.init_full_input_modality(state, MODALITY_INFO, key, "cpu")
+    state = generate.init_empty_target_modality(state, MODALITY_INFO, "tok_xp_bp", 2, TOKENS["tok_xp_bp"], "cpu")
+    steps = generate.build_chained_generation_schedules(
+        cond_domains=GIVEN,
+        target_domains=["tok_xp_bp"],
+        tokens_per_target=[TOKENS["tok_xp_bp"]],
+        autoregression_schemes=["roar"],
+        decoding_steps=[1],
+        token_decoding_schedules=["linear"],
+        temps=[0.0],
+        temp_schedules=["constant"],
+        cfg_scales=[scale],
+        cfg_schedules=["constant"],
+    )
+    found = generate.GenerationSampler(model).generate(state, steps, top_k=0.0, top_p=0.0, seed=0)
+    return found["tok_xp_bp"]["tensor"].to(torch.int16)
 
 
 def main():

@@ -16,6 +16,13 @@ def test_integer_positions_give_the_fixed_table():
     torch.testing.assert_close(sine_cosine(position, 32), expected, atol=2e-6, rtol=0)
 
 
+def test_one_coordinate_gives_the_table_of_a_list():
+    omega = 10000.0 ** (-np.arange(16) / 16)
+    angle = np.arange(50)[:, None] * omega
+    expected = torch.from_numpy(np.concatenate([np.sin(angle), np.cos(angle)], 1)).float()
+    torch.testing.assert_close(sine_cosine(torch.arange(50)[:, None], 32), expected, atol=4e-6, rtol=0)
+
+
 def test_position_is_continuous():
     near = sine_cosine(torch.tensor([[0.0, 10.0], [0.0, 10.001]]), 64)
     assert 0 < (near[0] - near[1]).abs().max() < 2e-3
@@ -24,3 +31,4 @@ def test_position_is_continuous():
 def test_width_must_be_a_multiple_of_four():
     with pytest.raises(ValueError, match="multiple of 4, given 30"):
         sine_cosine(torch.zeros(1, 2), 30)
+    assert sine_cosine(torch.zeros(1, 1), 30).shape == (1, 30)

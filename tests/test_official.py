@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import shutil
+import textwrap
 
 from pathlib import Path
 
@@ -132,14 +134,14 @@ def test_what_is_fetched_of_a_repository_holds_no_pickle(repository, monkeypatch
 def test_parity_is_a_mode_of_loading_that_is_kept(repository, model, given, tmp_path):
     parity = AION.from_pretrained(repository, device="cpu", parity=True)
     assert parity.provenance["parity"] is True
-    assert all(block.self_attn.uniform for block in parity.transformer.decoder)
-    assert not any(block.self_attn.uniform for block in model.transformer.decoder)
+    assert parity.transformer.uniform
+    assert not model.transformer.uniform
     assert parity.tokenizer("redshift").parity
     assert not model.tokenizer("redshift").parity
     torch.testing.assert_close(parity.embed(given), model.embed(given), **TOLERANCE)  # all is measured
     parity.save_pretrained(tmp_path / "bundle")
     again = AION.from_pretrained(tmp_path / "bundle", device="cpu")
-    assert all(block.self_attn.uniform for block in again.transformer.decoder)
+    assert again.transformer.uniform
     assert again.tokenizer("redshift").parity
     spectra = [
         m.reconstruct({"ra": given["ra"]}, "desi_spectrum", like=given["desi_spectrum"]) for m in (parity, again)
@@ -147,6 +149,17 @@ def test_parity_is_a_mode_of_loading_that_is_kept(repository, model, given, tmp_
     assert torch.equal(spectra[0].flux, spectra[1].flux)
     with pytest.raises(ValueError, match=r"are for published checkpoints, and .* is none"):
         AION.from_pretrained(tmp_path / "bundle", parity=True)
+
+
+def test_generation_is_the_same_in_both_modes(repository, model, given):
+    """The published generation attends fully where the published `forward` does not."""
+    parity = AION.from_pretrained(repository, device="cpu", parity=True)
+    options = {"members": 2, "steps": 2}
+    one, two = (
+        m.generate({"ra": given["ra"]}, "gaia_bp_coefficients", generator=torch.Generator().manual_seed(3), **options)
+        for m in (model, parity)
+    )
+    assert all(torch.equal(a.value, b.value) for a, b in zip(one, two, strict=True))
 
 
 def test_padding_is_an_option(repository, model):
@@ -209,6 +222,100 @@ def test_unmeasured_things_are_left_out(model, given):
     some = {key: given[key] for key in ("redshift", "ra")}
     missing = {**some, "redshift": Scalar([0.2, float("nan")])}
     torch.testing.assert_close(model.embed(missing)[1:], model.embed({"ra": some["ra"][1]}), **TOLERANCE)
+
+
+# ---- faults of the published package that are not shared
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_every_token_counts_and_the_order_of_names_does_not(repository, given, parity):
+    model = AION.from_pretrained(repository, device="cpu", parity=parity)
+    sequence = model.tokenize(given)
+    expected = model.embed_tokens(sequence)
+    assert torch.equal(model.embed(dict(reversed(given.items()))), expected)
+    for place in (0, 300, 600, sequence.ids.shape[1] - 1):
+        ids = sequence.ids.clone()
+        ids[:, place] += 1
+        assert not torch.allclose(model.embed_tokens(type(sequence)(**{**vars(sequence), "ids": ids})), expected)
+
+
+def test_nothing_of_the_callers_is_written_to(model, given):
+    counts = Image(
+        30 * given["legacysurvey_image"].flux, torch.ones(2, 4, 96, 96), ("hsc-g", "hsc-r", "hsc-i", "hsc-z")
+    )
+    flux = counts.flux.clone()
+    first, second = (model.tokenize({"hsc_image": counts}).ids for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(counts.flux, flux)
+
+
+def test_the_default_dtype_does_not_matter(model, given):
+    expected = model.embed(given)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = model.embed(given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+def test_global_generators_are_left_alone(model, given):
+    import random
+
+    before = torch.random.get_rng_state(), random.getstate()
+    model.embed(given)
+    model.predict(given, "redshift")
+    model.generate(given, "dec", generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda m, o: m.embed({"tok_image": o["legacysurvey_image"]}), ValueError, "no modality 'tok_image'"),
+        (lambda m, o: m.embed({}), ValueError, "wanted observations of at least one"),
+        (lambda m, o: m.embed({"redshift": Scalar([0.1]), "ra": o["ra"]}), ValueError, "same number of objects"),
+        (lambda m, o: m.embed({"gaia_bp_coefficients": Scalar(torch.zeros(2, 54))}), ValueError, "wanted 55 component"),
+        (lambda m, o: m.embed({"desi_spectrum": o["legacysurvey_image"]}), TypeError, "wanted Spectrum, given Image"),
+        (lambda m, o: m.predict(o, "legacysurvey_image"), ValueError, "is no scalar"),
+        (lambda m, o: m.predict(o, "legacysurvey_segmentation_map"), ValueError, "is no scalar"),
+        (lambda m, o: m.predict(o, "gaia_bp_coefficients"), ValueError, "one component"),
+        (lambda m, o: m.generate({"ra": o["ra"]}, "hsc_image"), ValueError, "give like="),
+        (lambda m, o: AION.from_pretrained("aion-base"), FileNotFoundError, "not a Hub id owner/name"),
+    ],
+)
+def test_bad_requests_get_one_clear_error(model, given, ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(model, given)
+
+
+def test_ids_beyond_a_vocabulary_are_refused(model):
+    from aion.tokens import Tokens
+
+    one = torch.ones(1, 1, dtype=torch.bool)
+    for ids in (1025, -1):
+        with pytest.raises(ValueError, match=rf"redshift: ids must lie in \[0, 1025\), given {ids}"):
+            model.vocabulary.pack({"redshift": Tokens(torch.tensor([[ids]]), torch.zeros(1, 1, 2), one)})
+    with pytest.raises(TypeError, match="wanted integer ids"):
+        Tokens(torch.tensor([[3.9]]), torch.zeros(1, 1, 2), one)
+
+
+def test_the_snippets_of_the_page_run(repository, given, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(repository))
+    page = (Path(__file__).parents[1] / "docs" / "official.md").read_text()
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1 + len(re.findall("```python published", page)) == 11
+    image, spectrum = given["legacysurvey_image"], given["desi_spectrum"]
+    names = {"torch": torch, "flux": image.flux, "ivar": image.ivar, "y": torch.tensor([1.0, 2.0])}
+    names |= {"f": spectrum.flux, "w": spectrum.ivar, "wavelength": spectrum.wavelength, "folder": tmp_path / "saved"}
+    for _, code in blocks:
+        exec(textwrap.dedent(code), names)
+    assert names["flux"].shape == (10, 2, 900)
+    assert torch.equal(
+        AION.from_pretrained(tmp_path / "saved").embed({"desi_spectrum": spectrum}).cpu(),
+        names["model"].embed({"desi_spectrum": spectrum}).cpu(),
+    )
 
 
 # ---- storage

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aion.generation import generate
 from aion.official.checkpoint import is_published, read_transformer, write_transformer
 from aion.official.names import PUBLISHED, name_of
 from aion.tokens import Tokens, TokenSequence
@@ -104,6 +105,17 @@ def test_the_decoder_is_the_published_one(repositories, name):
     own = wanted.modality[0] == model.vocabulary.index(name_of(key))
     logits = model.logits(hidden[:, own], name_of(key))[:, :: MAKE.STRIDE, :: MAKE.EVERY]
     torch.testing.assert_close(logits, EXPECTED[name], **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if "/guided/" in name])
+@pytest.mark.parametrize("parity", [True, False])
+def test_generation_is_the_published_one(repositories, name, parity):
+    variant, _, scale = name.split("/")
+    model = read_transformer(repositories[variant], parity)[0].eval()
+    visible = sequence(model, config_of(repositories[variant]), MAKE.GIVEN)
+    options = {"scheme": "one-pass", "temperature": 0.0, "guidance": float(scale)}
+    ids = generate(model, visible, query(model, ["tok_xp_bp"]), 1024, **options)
+    assert torch.equal(ids[:, 0], EXPECTED[name].long())
 
 
 @torch.no_grad()

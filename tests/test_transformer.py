@@ -118,9 +118,70 @@ def test_every_projection_is_drawn_with_the_bound_of_xavier(mlp_ratio):
                 assert 0.98 * bound < part.abs().max() <= bound, name
 
 
+OPTIONS = [
+    {"norm_bias": True},
+    {"untied": True},
+    {"mixed": True},
+    {"uniform": True},
+    {"lists": ["z"]},
+    {"input_only": ["z"]},
+    {"output_only": ["z"]},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_options_are_kept_and_only_those_asked_for(options):
+    shape = {"dim": 8, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+    plain = Transformer({"a": 3, "z": 5}, **shape)
+    model = Transformer({"a": 3, "z": 5}, **shape, **options)
+    assert model.config == {**plain.config, **options}
+    again = Transformer(**model.config)
+    again.load_state_dict(model.state_dict())
+    assert again.config == model.config
+    assert set(plain.state_dict()) <= set(model.state_dict())
+
+
+def test_an_untied_transformer_tells_queries_apart_by_their_own_embedding(batch, tiny_model):
+    model = Transformer(**{**tiny_model.transformer.config, "untied": True}).eval()
+    model.load_state_dict(tiny_model.transformer.state_dict(), strict=False)
+    model.query_modality_embedding.weight.data.copy_(model.modality_embedding.weight)
+    visible, target = batch
+    context = model.encode(visible)
+    expected = tiny_model.transformer.decode(context, visible.valid, target)
+    torch.testing.assert_close(model.decode(context, visible.valid, target), expected)
+    model.query_modality_embedding.weight.data.add_(1)
+    assert torch.equal(model.encode(visible), context)
+    assert not torch.allclose(model.decode(context, visible.valid, target), expected)
+
+
+def test_tokens_of_a_list_are_placed_by_their_index_alone():
+    shape = {"dim": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+    model = Transformer({"a": 3, "z": 5}, **shape, lists=["z"])
+    plain = Transformer({"a": 3, "z": 5}, **shape)
+    plain.load_state_dict(model.state_dict())
+    ids = torch.tensor([[0, 3, 4]])
+    for row, change in ((0.0, False), (7.0, False), (0.0, True)):
+        position = torch.tensor([[[0.0, 1.0], [row, 2.0 + change], [row, 5.0]]])
+        given = TokenSequence(ids, torch.tensor([[0, 1, 1]]), position, torch.ones(1, 3, dtype=torch.bool))
+        found = model.encode(given)
+        assert not torch.allclose(found, plain.encode(given))
+        if row == 0 and not change:
+            expected = found
+        else:
+            assert torch.equal(found, expected) is not change
+
+
+def test_no_time_is_lost_on_the_meta_device():
+    with torch.device("meta"):
+        model = Transformer({"z": 5}, dim=8, heads=2, encoder_depth=1, decoder_depth=1)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
 def test_bad_requests_are_refused(tiny_model, sequence):
     with pytest.raises(ValueError, match="layer must be 'context' or 'encoder', given 'last'"):
         tiny_model.transformer.encode(sequence, "last")
+    with pytest.raises(ValueError, match="unknown modality 'y'"):
+        Transformer({"z": 5}, dim=8, heads=2, lists=["y"])
     nothing = sequence.select(torch.zeros_like(sequence.valid))
     with pytest.raises(ValueError, match="no target in the whole batch"):
         tiny_model.transformer.loss((sequence, nothing))

@@ -28,22 +28,24 @@ class SelfAttention(nn.Module):
         dim: width D of the tokens; a multiple of `heads`.
         heads: number of heads.
         norm_bias: gives the norms of queries and keys a bias.
-        uniform: weighs all keys that may be seen alike, whatever query and key are.
     """
 
-    def __init__(self, dim: int, heads: int, norm_bias: bool = False, uniform: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, norm_bias: bool = False) -> None:
         super().__init__()
         _check_heads(dim, heads)
-        self.heads, self.uniform = heads, uniform
+        self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_norm = layer_norm(dim // heads, norm_bias)
         self.k_norm = layer_norm(dim // heads, norm_bias)
         self.proj = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attends over `x` `(B, N, D)`; `mask` broadcasts to `(B, heads, N, N)`, True where a key may be seen."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, uniform: bool = False) -> Tensor:
+        """Attends over `x` `(B, N, D)`; `mask` broadcasts to `(B, heads, N, N)`, True where a key may be seen.
+
+        With `uniform` all keys that may be seen have the same weight, whatever query and key are.
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q = torch.zeros_like(q) if self.uniform else self.q_norm(q)  # a query of zeros finds all keys alike
+        q = torch.zeros_like(q) if uniform else self.q_norm(q)  # a query of zeros finds all keys alike
         return self.proj(_attend(q, self.k_norm(k), v, mask))
 
 

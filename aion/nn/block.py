@@ -68,15 +68,12 @@ class DecoderBlock(nn.Module):
         heads: number of attention heads.
         mlp_ratio: see `GatedMLP`.
         norm_bias: gives every norm a bias.
-        uniform: see `aion.nn.attention.SelfAttention`, for the queries among each other.
     """
 
-    def __init__(
-        self, dim: int, heads: int, mlp_ratio: float = 4.0, norm_bias: bool = False, uniform: bool = False
-    ) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, norm_bias: bool = False) -> None:
         super().__init__()
         self.norm1 = layer_norm(dim, norm_bias)
-        self.self_attn = SelfAttention(dim, heads, norm_bias, uniform)
+        self.self_attn = SelfAttention(dim, heads, norm_bias)
         self.query_norm = layer_norm(dim, norm_bias)
         self.context_norm = layer_norm(dim, norm_bias)
         self.cross_attn = CrossAttention(dim, heads, norm_bias)
@@ -84,9 +81,17 @@ class DecoderBlock(nn.Module):
         self.mlp = GatedMLP(dim, mlp_ratio)
 
     def forward(
-        self, x: Tensor, context: Tensor, mask: Tensor | None = None, context_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        uniform: bool = False,
     ) -> Tensor:
-        """Maps queries `(B, M, D)` and a context `(B, N, D)` to `(B, M, D)`; masks are True where a key may be seen."""
-        x = x + self.self_attn(self.norm1(x), mask)
+        """Maps queries `(B, M, D)` and a context `(B, N, D)` to `(B, M, D)`; masks are True where a key may be seen.
+
+        With `uniform` queries weigh each other alike.
+        """
+        x = x + self.self_attn(self.norm1(x), mask, uniform)
         x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
         return x + self.mlp(self.norm2(x))
