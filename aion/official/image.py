@@ -166,7 +166,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
         ids, valid = place(tokens, self.grid)
         values = self.quantizer.values(ids.clamp(max=self.codes - 1)) * valid[..., None]
         flux = chunked(lambda v: self._decode(v.unflatten(1, self.grid), channel), values)
-        flux = flux.sinh() * self.softening
+        flux = flux.clamp(-80, 80).sinh() * self.softening  # beyond that float32 ends
         known = valid.unflatten(1, self.grid)[:, None].repeat_interleave(PIXELS // self.grid[0], 2)
         known = known.repeat_interleave(PIXELS // self.grid[1], 3).expand_as(flux)
         shape = like.flux.shape[2:]
