@@ -53,13 +53,13 @@ def chunked(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def window(value: Tensor, shape: Sequence[int], fill: float = 0) -> Tensor:
-    """Crops `(..., H, W)` to its central `shape`, or centres it in a filling, along each axis."""
+    """Crops `(..., H, W)` to its central `shape`, or centres it in a filling; pixel n // 2 stays the middle one."""
     for axis, wanted in zip((-2, -1), shape, strict=True):
         given = value.shape[axis]
         if given > wanted:
-            value = value.narrow(axis, (given - wanted) // 2, wanted)
+            value = value.narrow(axis, given // 2 - wanted // 2, wanted)
         elif given < wanted:
-            before = (wanted - given) // 2
+            before = wanted // 2 - given // 2
             edges = [(0, 0), (0, 0)]
             edges[axis] = (before, wanted - given - before)
             value = F.pad(value, (*edges[1], *edges[0]), value=fill)
