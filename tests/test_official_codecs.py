@@ -109,9 +109,8 @@ def test_a_tensor_that_is_missing_extra_or_misshapen_is_named(copy, name):
     with pytest.raises(ValueError, match=rf"model\.safetensors does not fit its configuration: {key} is missing"):
         read_codecs(copy, [name])
     change(copy, name, lambda _: {**tensors, key: tensors[key][..., :-1], "decoder.more": torch.ones(3)})
-    with pytest.raises(ValueError, match=r"decoder\.more is not part of a .*Codec; .* has the shape .* wanted") as error:
+    with pytest.raises(ValueError, match=rf"decoder\.more is not part of a .*Codec; {key} has the shape .* wanted"):
         read_codecs(copy, [name])
-    assert key in str(error.value)
     change(copy, name, lambda _: {**tensors, key: tensors[key].long()})
     with pytest.raises(ValueError, match=rf"{key} is torch\.int64, wanted torch\.float32"):
         read_codecs(copy, [name])

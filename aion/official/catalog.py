@@ -9,7 +9,7 @@ References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
 """
 
-__all__ = ["OFFSET", "Catalog", "OfficialCatalogTokenizer"]
+__all__ = ["Catalog", "OFFSET", "OfficialCatalogTokenizer"]
 
 import math
 import warnings
