@@ -71,7 +71,8 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
         return _snapshot(Path(name), revision or "main")
     if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         msg = (
-            f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name"
+            f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name "
+            "such as polymathic-ai/aion-base"
         )
         raise FileNotFoundError(msg)
     from huggingface_hub import snapshot_download

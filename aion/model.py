@@ -92,6 +92,9 @@ class AION(nn.Module):
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Returns the tokenizer of a modality; an unknown name is a `ValueError` with the near misses."""
+        if not isinstance(name, str):
+            msg = f"wanted the name of one modality, such as {next(iter(self.modalities))!r}, given {name!r}"
+            raise TypeError(msg)
         if name not in self.modalities:
             msg = f"this model knows no modality {name!r}; {near_miss(name, self.modalities)}"
             raise ValueError(msg)
@@ -113,6 +116,7 @@ class AION(nn.Module):
             try:
                 # In float32 under any autocast: half precision in front of the quantiser changes 1 token in 150.
                 with torch.autocast(self.device.type, enabled=False):
+                    tokenizer.check_name(name, observation)
                     tokens[name] = tokenizer.encode(observation)
             except (TypeError, ValueError) as error:
                 msg = f"{name}: {error}"
@@ -294,7 +298,9 @@ class AION(nn.Module):
         objects = max(batch_size // members, 1)
         if observations:
             others = {key: value for key, value in observations.items() if key != name}
-            sequences, count = self._batches(others, objects), len(next(iter(observations.values())))
+            first = next(iter(others.values()), None)
+            count = len(first) if isinstance(first, Observation) else 0  # of which tokenize says what is wrong
+            sequences = self._batches(others, objects)
         else:
             count = 1 if like is None else len(like)
             sequences = (nothing(min(objects, count - i), self.device) for i in range(0, count, objects))

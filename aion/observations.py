@@ -308,8 +308,8 @@ class Image(Observation):
 
     @staticmethod
     def _check_bands(bands: Sequence[str], channels: int) -> tuple[str, ...]:
-        if isinstance(bands, str):
-            msg = f"Image: bands must be a sequence of names, given the string {bands!r}"
+        if isinstance(bands, str) or not isinstance(bands, Iterable):
+            msg = f"Image: bands must be a sequence of names, given {'the string ' * isinstance(bands, str)}{bands!r}"
             raise TypeError(msg)
         bands = tuple(bands)
         for band in bands:

@@ -13,9 +13,7 @@ import torch
 
 from safetensors.torch import load_file
 
-from aion import AION, Image, Scalar, Spectrum, official
-from aion.official.catalog import Catalog, OfficialCatalogTokenizer
-from aion.official.codecs import write_codecs
+from aion import AION, Image, Scalar, official
 from aion.official.names import PUBLISHED
 
 PATH = Path(__file__).with_name("make_official_model_fixtures.py")
@@ -26,40 +24,14 @@ SPEC.loader.exec_module(MAKE)
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """Makes a small checkpoint of all 40 modalities, with tokenizers."""
-    folder = MAKE.build(tmp_path_factory.mktemp("hub") / "aion-base")
-    shutil.copytree(MAKE.FIXTURES / "tiny" / "codecs", folder / "codecs")
-    catalog = OfficialCatalogTokenizer()
-    for name in ("SHAPE_E1", "SHAPE_E2", "SHAPE_R"):
-        catalog.quantizer.quantizers[name].index_to_val.copy_(torch.linspace(-1, 4, 1024))
-    write_codecs({"legacysurvey_catalog": catalog}, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(repository):
-    return AION.from_pretrained(repository, device="cpu")
+@pytest.fixture
+def model(published_model):
+    return published_model
 
 
 @pytest.fixture
-def given(generator):
-    """Makes two objects seen in six modalities."""
-
-    def draw(*shape):
-        return torch.randn(2, *shape, generator=generator)
-
-    return {
-        "desi_spectrum": Spectrum(3 + draw(900), torch.ones(2, 900), torch.linspace(3490, 10480, 900)),
-        "gaia_bp_coefficients": Scalar(0.3 * draw(55)),
-        "legacysurvey_catalog": Catalog(*draw(2, 3).abs().mul(9).round().unbind(1), *draw(3, 3).abs().unbind(1)),
-        "legacysurvey_image": Image(
-            draw(4, 96, 96), torch.ones(2, 4, 96, 96), ("decam-g", "decam-r", "decam-i", "decam-z")
-        ),
-        "redshift": Scalar([0.2, 0.5]),
-        "ra": Scalar([0.1, 0.2]),
-    }
+def given(published_observations):
+    return published_observations
 
 
 # ---- loading

@@ -182,7 +182,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check(path: Path, tensors: Mapping[str, Tensor], tokenizer: PublishedTokenizer) -> dict[str, Tensor]:
-    """Holds tensors to those that a tokenizer wants; numbers of the same kind are converted to its type."""
+    """Holds tensors to those that a tokenizer wants; real numbers become float32, whatever torch's default is."""
     wanted = tokenizer.state_dict()
     faults = [f"{_name(key)} is missing" for key in sorted(set(wanted) - set(tensors))]
     faults += [f"{_name(key)} is not part of a {tokenizer.codec}" for key in sorted(set(tensors) - set(wanted))]
@@ -191,12 +191,13 @@ def _check(path: Path, tensors: Mapping[str, Tensor], tokenizer: PublishedTokeni
         if tuple(given.shape) != shape:
             faults.append(f"{_name(key)} has the shape {tuple(given.shape)}, wanted {shape}")
         elif given.is_floating_point() != wanted[key].is_floating_point():
-            faults.append(f"{_name(key)} is {given.dtype}, wanted {wanted[key].dtype}")
+            wanted_type = torch.float32 if wanted[key].is_floating_point() else wanted[key].dtype
+            faults.append(f"{_name(key)} is {given.dtype}, wanted {wanted_type}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         msg = f"{path} does not fit its configuration: {'; '.join(faults[:5])}{more}"
         raise ValueError(msg)
-    return {key: value.to(wanted[key].dtype) for key, value in tensors.items()}
+    return {k: v.float() if v.is_floating_point() else v.to(wanted[k].dtype) for k, v in tensors.items()}
 
 
 def _write(tokenizer: PublishedTokenizer, folder: Path) -> None:

@@ -42,6 +42,7 @@ LIMITS: dict[str, float] = {
     "decam-z": 25.0,
 }
 BANDS = tuple(LIMITS)
+SURVEYS = {"hsc_image": "hsc", "legacysurvey_image": "decam"}  # first part of the names of the bands of a modality
 
 
 class OfficialImageTokenizer(PublishedTokenizer):
@@ -131,6 +132,20 @@ class OfficialImageTokenizer(PublishedTokenizer):
         """Refuses a quantiser in the file that is not that of the configuration."""
         super().verify()
         check_levels(self.quantizer, self.config["quantizer_levels"])
+
+    def check_name(self, name: str, observation: Image) -> None:
+        """Refuses an image all of whose bands are of the other survey: the transformer tells the two by their names.
+
+        Raises:
+            TypeError: for another kind of observation.
+            ValueError: for such an image, with the name that it should have.
+        """
+        self.check(observation)
+        surveys = {band.split("-")[0] for band in observation.bands}
+        other = next((key for key, survey in SURVEYS.items() if surveys == {survey}), name)
+        if name in SURVEYS and other != name:
+            msg = f"its bands are {', '.join(observation.bands)}: give it as {other!r}"
+            raise ValueError(msg)
 
     @torch.no_grad()
     def encode(self, observation: Image) -> Tokens:
