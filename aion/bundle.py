@@ -68,8 +68,9 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
     if str(name) in bundled:
         return BUNDLED / str(name)
     if Path(name).is_dir():
-        return _snapshot(Path(name), revision or "main")
-    if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        return _snapshot(Path(name), revision)
+    local = isinstance(name, Path) or Path(name).is_file() or str(name).startswith((".", "/", "~"))
+    if local or str(name).count("/") != 1:
         msg = (
             f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name "
             "such as polymathic-ai/aion-base"
@@ -84,12 +85,16 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
         raise FileNotFoundError(msg) from error
 
 
-def _snapshot(folder: Path, revision: str) -> Path:
+def _snapshot(folder: Path, revision: str | None) -> Path:
     """Returns the folder itself, or what a folder of the Hub's cache holds of a revision."""
-    reference = folder / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if re.fullmatch("[0-9a-f]{40}", commit) and snapshot.is_dir() else folder
+    reference = folder / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision or ""
+    if re.fullmatch("[0-9a-f]{40}", commit) and (folder / "snapshots" / commit).is_dir():
+        return folder / "snapshots" / commit
+    if revision is not None:
+        msg = f"{folder} holds no revision {revision!r}: only a folder of the Hub's cache holds any"
+        raise FileNotFoundError(msg)
+    return folder
 
 
 def read_config(folder: Path) -> dict:

@@ -263,6 +263,42 @@ def test_what_is_given_is_checked_before_anything_is_drawn(model, observations, 
             ask(observations, "redshift")
 
 
+def test_from_nothing_everything_can_be_predicted(model, given):
+    like = given["desi_spectrum"]
+    assert len(model.predict({}, "redshift")) == 1
+    (drawn,) = model.generate({}, "desi_spectrum", like, steps=1, temperature=0.0, batch_size=1)
+    assert torch.equal(model.reconstruct({}, "desi_spectrum", like, batch_size=1).flux, drawn.flux)
+    assert drawn.measured.any(1).all()
+    with pytest.raises(ValueError, match="wanted observations of at least one of"):
+        model.embed({})
+
+
+@pytest.mark.parametrize("ask", ["reconstruct", "generate"])
+def test_a_template_without_anything_measured_is_refused(model, given, ask):
+    spectrum = given["desi_spectrum"]
+    empty = Spectrum(spectrum.flux, torch.zeros_like(spectrum.ivar), spectrum.wavelength)
+    with pytest.raises(ValueError, match="like= has nothing measured: set its ivar above 0 where 'desi_spectrum'"):
+        getattr(model, ask)({"ra": given["ra"]}, "desi_spectrum", like=empty)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"generator": 3}, TypeError, "generator must be a torch.Generator, given 3"),
+        ({"temperature": "hot"}, TypeError, "temperature must be a number, given 'hot'"),
+        ({"guidance": [1.0, 2.0]}, TypeError, r"guidance must be a number, given \[1\.0, 2\.0\]"),
+        ({"top_p": "most"}, TypeError, "top_p must be a number, given 'most'"),
+        ({"top_k": 0.001}, ValueError, "top_k must be a whole number of at least 1, given 0.001"),
+        ({"scheme": "cosine"}, ValueError, "unknown scheme 'cosine'"),
+        ({"batch_size": 2.5}, ValueError, "batch_size must be a whole number of at least 1, given 2.5"),
+        ({"batch_size": None}, ValueError, "batch_size must be a whole number of at least 1, given None"),
+    ],
+)
+def test_options_of_generation_are_checked(model, given, options, error, message):
+    with pytest.raises(error, match=message):
+        model.generate({"ra": given["ra"]}, "redshift", **options)
+
+
 def test_maps_are_drawn_and_never_leave_their_range(model, given, generator):
     (drawn,) = model.generate({"ra": given["ra"]}, "legacysurvey_segmentation_map", steps=2, generator=generator)
     assert isinstance(drawn, Field)
@@ -358,6 +394,18 @@ def test_loading_does_not_follow_the_default_dtype(repository, model, given, def
 def test_a_short_name_of_a_published_checkpoint_gets_the_whole_one():
     with pytest.raises(FileNotFoundError, match="not a Hub id owner/name such as polymathic-ai/aion-base"):
         AION.from_pretrained("aion-base")
+
+
+def test_a_file_in_place_of_its_folder_is_refused(repository, monkeypatch):
+    monkeypatch.chdir(repository.parent)
+    for name in ("aion-base/model.safetensors", repository / "model.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"no bundle .*: not a folder"):
+            AION.from_pretrained(name)
+
+
+def test_a_revision_that_is_not_there_is_refused(repository):
+    with pytest.raises(FileNotFoundError, match="holds no revision 'v2'"):
+        AION.from_pretrained(repository, revision="v2")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from torch import Tensor, nn
 
-from aion.observations import Image, near_miss
+from aion.observations import Image
 from aion.official.grid import PIXELS, chunked, place, places, window
 from aion.official.magvit import MagViT
 from aion.official.quantize import check_levels, published_fsq
@@ -152,7 +152,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
         """Turns images into tokens `(B, rows * columns)` at their (row, column).
 
         Raises:
-            ValueError: for a band the tokenizer does not read, with the near misses.
+            ValueError: for a band that the tokenizer does not read.
         """
         flux, measured = self._prepare(observation)
         ids = chunked(lambda f, m: self.quantizer(self._encode(f, m))[1], flux, measured).flatten(1)
@@ -203,7 +203,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
 
     def _channel(self, band: str) -> int:
         if band not in BANDS:
-            msg = f"the published image tokenizer does not read {band!r}; {near_miss(band, BANDS)}"
+            msg = f"the published image tokenizer does not read {band!r}, only {', '.join(BANDS)}"
             raise ValueError(msg)
         return BANDS.index(band)
 
