@@ -306,6 +306,7 @@ def test_bundles_and_the_published_layout_lead_to_each_other(repository, model, 
             before, after = load_file(path), load_file(tmp_path / name / path.relative_to(repository))
             assert before.keys() == after.keys()
             assert all(torch.equal(before[k], after[k]) and before[k].dtype == after[k].dtype for k in before), path
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "first").rglob("*") if path.is_file())
     again = AION.from_pretrained(tmp_path / "second", device="cpu")
     assert torch.equal(again.embed(given), expected)
     assert again.sha256 == digest

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from aion.observations import near_miss
 from aion.official.catalog import OfficialCatalogTokenizer
+from aion.official.checkpoint import WEIGHTS, weights_in
 from aion.official.field import TRAINING, OfficialFieldTokenizer
 from aion.official.image import OfficialImageTokenizer
 from aion.official.names import PUBLISHED
@@ -50,7 +51,7 @@ CODECS: dict[str, type[PublishedTokenizer]] = {
     )
 }
 
-CONFIG, WEIGHTS, PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
+CONFIG = "config.json"
 
 # Parts of a tensor's name that begin with an underscore there and without one here.
 _PRIVATE = {"codebook_size", "index_to_val", "quantizer", "reservoir", "wavelength"}
@@ -128,10 +129,10 @@ def _read(folder: Path, cls: type[PublishedTokenizer], options: Mapping[str, obj
     try:
         with torch.device("meta"):
             tokenizer = cls(**config)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         msg = f"{folder / CONFIG} does not describe a {cls.codec}: {error}"
         raise ValueError(msg) from error
-    path = folder / WEIGHTS
+    path = weights_in(folder)
     tensors = _check(path, _read_tensors(path), tokenizer)
     tokenizer.load_state_dict(tensors, assign=True)
     try:
@@ -165,10 +166,6 @@ def _read_config(path: Path, cls: type[PublishedTokenizer]) -> dict:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a file of tensors under our names."""
-    if not path.is_file():
-        pickled = path.with_name(PICKLE).is_file()
-        msg = f"{path} is missing" + (f"; {PICKLE} is a pickle and is not opened: convert it" if pickled else "")
-        raise FileNotFoundError(msg)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -206,6 +203,7 @@ def _write(tokenizer: PublishedTokenizer, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
         save_file(tensors, Path(temporary) / WEIGHTS)  # without metadata, as the published package writes it
         (Path(temporary) / CONFIG).write_text(json.dumps(tokenizer.published_config, sort_keys=True, indent=2))
+        (Path(temporary) / WEIGHTS).chmod(0o644)  # safetensors lets the owner alone read
         for name in (WEIGHTS, CONFIG):
             (Path(temporary) / name).replace(folder / name)
 
