@@ -63,6 +63,9 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
     """Finds the folder of a bundle: shipped, local, or a snapshot of the Hub (its cache, when there is no network).
 
     Of a repository of the Hub only what matches the patterns `files` is fetched.
+
+    Raises:
+        FileNotFoundError: if it is nowhere, or has no such revision.
     """
     bundled = {path.name for path in BUNDLED.iterdir() if path.is_dir()} if BUNDLED.is_dir() else set()
     if str(name) in bundled:
@@ -132,7 +135,12 @@ def read_config(folder: Path) -> dict:
 
 
 def load_tensors(folder: Path, key: str, hashes: Mapping[str, str]) -> dict[str, Tensor]:
-    """Maps the tensors of one weight file, after checking its hash."""
+    """Maps the tensors of one weight file, after checking its hash.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it was altered or is no safetensors file.
+    """
     path = folder / key
     if not path.exists():
         msg = f"{path} is missing from the bundle"
@@ -149,7 +157,12 @@ def load_tensors(folder: Path, key: str, hashes: Mapping[str, str]) -> dict[str,
 
 
 def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
-    """Loads one weight file into a module on the meta device, strictly, after checking its hash."""
+    """Loads one weight file into a module on the meta device, strictly, after checking its hash.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it was altered, is no safetensors file or does not fit the module.
+    """
     tensors = load_tensors(folder, key, hashes)
     try:
         module.load_state_dict(tensors, strict=True, assign=True)

@@ -91,7 +91,7 @@ class AION(nn.Module):
     # ---- use
 
     def encode_tokens(self, observations: Mapping[str, Observation]) -> dict[str, Tokens]:
-        """Tokenizes each modality by itself, checking names, kinds and batch sizes."""
+        """Tokenizes each modality by itself, checking names and kinds as `tokenize` does."""
         _check_mapping(observations)
         if not observations:
             msg = f"wanted observations of at least one of {', '.join(self.modalities)}; given none"

@@ -51,7 +51,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
     Larger images are cropped to their central 96 x 96 pixels, smaller ones centred in unmeasured pixels. Flux beyond
     the limit of its band is clamped. A band that was not measured is the same as one that is absent. A token without a
     measured pixel in any band is not valid. What is not measured inside of an image is seen as zero flux: the published
-    network cannot be told.
+    network cannot be told. Nor is the pixel scale looked at: the networks know that of each survey only.
 
     With `parity=True` every band given counts as present and every token is valid, and the unit of the first band is
     taken for that of all, as the published package does with images that mix surveys.
