@@ -107,10 +107,10 @@ def load_order(ids):
 
 def observation(name, data):
     from aion import Image, Scalar, Spectrum
+    from aion.observations import BAND_ALIASES
     from aion.official.catalog import Catalog
     from aion.official.field import Field
     from aion.official.image import HSC_ZERO_POINT
-    from aion.official.names import BAND_ALIASES
 
     part = {key.partition(".")[2]: value for key, value in data.items() if key.startswith(f"{name}.")}
     if name.endswith("_image"):

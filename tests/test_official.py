@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from aion import AION, Image, Scalar, official
+from aion.__main__ import main
 from aion.official.names import PUBLISHED
 
 PATH = Path(__file__).with_name("make_official_model_fixtures.py")
@@ -42,6 +43,16 @@ def test_all_modalities_are_there(model):
     assert len(model.parts) == 38  # both images share a tokenizer, and so do both spectra
     assert model.tokenizer("hsc_image") is model.tokenizer("legacysurvey_image")
     assert not model.training
+
+
+def test_info_describes_it(repository, model, capsys):
+    assert main(["info", str(repository)]) == 0
+    text = capsys.readouterr().out
+    assert "that of the published AION-1" in text
+    for name in model.modalities:
+        assert f"{name} " in text
+    for file in repository.rglob("*.safetensors"):
+        assert f"{file.relative_to(repository).as_posix()} " in text
 
 
 def test_the_embedding_is_that_of_the_transformer(model, repository, given):
