@@ -103,6 +103,13 @@ def test_an_image_under_the_name_of_another_survey_is_refused(model, repository,
     model.embed({right: wrong})
 
 
+def test_the_published_names_of_bands_are_taken(model):
+    flux = torch.randn(1, 4, 96, 96)
+    published = image(flux, ("DES-G", "DES-R", "DES-I", "DES-Z"))
+    ids = model.tokenize({"legacysurvey_image": published}).ids
+    assert torch.equal(ids, model.tokenize({"legacysurvey_image": image(flux)}).ids)
+
+
 def test_bands_of_two_surveys_keep_their_units_and_their_order_does_not_matter(model):
     flux, bands = torch.randn(1, 2, 96, 96), ("decam-g", "hsc-g")
     one = model.tokenize({"hsc_image": image(flux, bands, scale=0.2)})
