@@ -409,9 +409,8 @@ def loading(theirs, folder, rounds, threads):
         print(f"| {title} | {one:.2f} s | {other:.2f} s | {one / other:.1f} |")
     one, other = (max(result["memory"] for result in found[side]) for side in SIDES)
     print(f"| peak memory over the size of the weights | {one:.2f} | {other:.2f} | |")
-    print(
-        f"| import beyond `import torch` | {imports(theirs, rounds):.2f} s | {imports(sys.executable, rounds):.2f} s | |"
-    )
+    one, other = imports(theirs, rounds), imports(sys.executable, rounds)
+    print(f"| import beyond `import torch` | {one:.2f} s | {other:.2f} s | |")
 
 
 def imports(python, runs):
