@@ -22,7 +22,7 @@ __all__ = ["SCHEMES", "check", "codes", "draw", "ensemble", "generate", "nothing
 import math
 
 from collections.abc import Callable, Iterable
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 
@@ -199,7 +199,7 @@ def check(
         msg = f"generate: unknown scheme {scheme!r}; {near_miss(scheme, SCHEMES)}"
         raise ValueError(msg)
     for key, value in (("members", members), ("steps", steps), ("top_k", 1 if top_k is None else top_k)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             msg = f"generate: {key} must be a whole number of at least 1, given {value!r}"
             raise ValueError(msg)
     numbers = {"temperature": temperature, "top_p": 1.0 if top_p is None else top_p, "guidance": guidance}

@@ -8,6 +8,7 @@ __all__ = ["AION"]
 import tempfile
 
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -482,7 +483,7 @@ def _check_mapping(observations: object) -> None:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
         msg = f"batch_size must be a whole number of at least 1, given {batch_size!r}"
         raise ValueError(msg)
 

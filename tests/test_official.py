@@ -342,6 +342,8 @@ def test_only_published_models_have_a_published_layout(tiny_model, model, tmp_pa
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="is not empty: choose another folder"):
         official.export(model, tmp_path / "mine")
+    with pytest.raises(TypeError, match="wanted an AION model, given dict"):
+        official.export({}, tmp_path / "new")
 
 
 # ---- what bad repositories get
