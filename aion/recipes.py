@@ -13,12 +13,12 @@ import hashlib
 import json
 import platform
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 
-from torch import Tensor, nn
+from torch import nn
 
 from aion.masking import BudgetMasking
 from aion.model import AION
@@ -123,7 +123,7 @@ def train_recipe(
             sample = sources[0].observe(first, count if steps is None else min(count, 256))
             training.fit(tokenizer, sample, {"spacing": config["spacing"]} if "spacing" in config else {})
         identity = _identity(recipe, name, settings)
-        tokenizers[name] = training.run(tokenizer, Mixture(sources), [{}] * len(sources), settings, identity)
+        tokenizers[name] = training.run(tokenizer, Mixture(sources), settings, identity)
         parts[name] = training.facts
     model = AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(device)
     generator = torch.Generator().manual_seed(recipe["seed"])
@@ -202,8 +202,7 @@ def train_tokenizer(
         sample = SkySource(options.pop("modality"), count, FIRST, _sky(recipe, {}, device))
         training.fit(tokenizer, sample.observe(FIRST, count if steps is None else min(count, 256)), options)
     identity = _identity(recipe, recipe["name"], settings)
-    losses = [source.get("loss", {}) for source in recipe["sources"].values()]
-    tokenizer = training.run(tokenizer, mixture, losses, settings, identity)
+    tokenizer = training.run(tokenizer, mixture, settings, identity)
     facts = {name: s.facts for name, s in zip(recipe["sources"], sources, strict=True) if hasattr(s, "facts")}
     save(tokenizer, folder / "tokenizer", _provenance(path, recipe["name"], device) | {"data": facts} | training.facts)
     return tokenizer
@@ -219,32 +218,20 @@ def _source(
     """Makes a source of what the recipe says of it."""
     batch = source.get("batch", batch)
     if "modality" in source:
-        if unknown := set(source) - {"batch", "loss", "modality", "sky", "weight"}:
+        if unknown := set(source) - {"batch", "modality", "sky", "weight"}:
             msg = f"{path}: a source of the sky takes no {sorted(unknown)[0]!r}"
             raise ValueError(msg)
         return SkySource(source["modality"], batch, FIRST + FITTED, _sky(recipe, source, device))
     if source["reader"] not in readers:
         msg = f"{path}: no reader {source['reader']!r}; {near_miss(source['reader'], readers)}"
         raise ValueError(msg)
-    options = {key: value for key, value in source.items() if key not in {"batch", "loss", "reader", "weight"}}
+    options = {key: value for key, value in source.items() if key not in {"batch", "reader", "weight"}}
     return readers[source["reader"]](batch=batch, seed=recipe["seed"], **options)
 
 
 def _provenance(path: Path | str, name: str, device: str) -> dict[str, object]:
     machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {device}"
     return {"name": name, "recipe": Path(path).name, "machine": machine}
-
-
-class _Losses(nn.Module):
-    """Lets each source of a mixture have keyword arguments of its own for the loss."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def loss(self, batch: tuple[Observation, Mapping], generator: torch.Generator) -> dict[str, Tensor]:
-        observation, options = batch
-        return self.tokenizer.loss(observation, generator, **options)
 
 
 class _Training:
@@ -258,9 +245,7 @@ class _Training:
         tokenizer.fit(sample, **options)
         self.facts = {"fitted_on": len(sample)}
 
-    def run(
-        self, tokenizer: Tokenizer, data: Mixture, losses: Sequence[Mapping], settings: Mapping, identity: str
-    ) -> Tokenizer:
+    def run(self, tokenizer: Tokenizer, data: Mixture, settings: Mapping, identity: str) -> Tokenizer:
         if not any(p.requires_grad for p in tokenizer.parameters()):
             return tokenizer.eval()
         settings = dict(settings)
@@ -272,8 +257,8 @@ class _Training:
             tokenizer.apply(_reset(draws))
         checkpoint = self.folder / "checkpoints" / self.name
         train(
-            _Losses(tokenizer),
-            lambda step: (data(step).to(self.device), losses[data.turn(step)]),
+            tokenizer,
+            lambda step: _to(data(step), self.device),
             generator=torch.Generator().manual_seed(self.seed),
             checkpoint=checkpoint,
             identity=identity,
@@ -283,6 +268,10 @@ class _Training:
         )
         self.facts |= {"steps": settings["steps"], "batch": batch, "seconds": elapsed(checkpoint)}
         return tokenizer.eval()
+
+
+def _to(batch: Observation | tuple[Observation, ...], device: str) -> Observation | tuple[Observation, ...]:
+    return tuple(view.to(device) for view in batch) if isinstance(batch, tuple) else batch.to(device)
 
 
 def _reset(generator: torch.Generator):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from aion.observations import Observation, Spectrum
+from aion.observations import Observation
 from aion.sky import Sky
 
 
@@ -34,16 +34,16 @@ class SkySource:
         self.batch, self.start = batch, start
         self.sky = Sky(**{**(sky or {}), "modalities": list(self.names)})
 
-    def __call__(self, step: int) -> Observation:
-        """Returns the batch of a step: objects `(B,)`, or `(2B,)` for pairs, second views after first ones."""
+    def __call__(self, step: int) -> Observation | tuple[Observation, Observation]:
+        """Returns the batch of a step; for pairs two of them, of the same objects in the same order."""
         return self.observe(self.start + step * self.batch, self.batch)
 
-    def observe(self, first: int, count: int) -> Observation:
-        """Returns those of a range of objects that have anything measured, or all if none has."""
+    def observe(self, first: int, count: int) -> Observation | tuple[Observation, Observation]:
+        """Returns those of a range of objects that have anything measured, or all if none has; two views for pairs."""
         seen = [self.sky.observe(torch.arange(first, first + count))[name] for name in self.names]
         measured = torch.stack([view.measured.reshape(count, -1).any(1) for view in seen]).all(0)
         views = [view[measured] if measured.any() else view for view in seen]
-        return views[0] if len(views) == 1 else Spectrum.stack(views)
+        return views[0] if len(views) == 1 else tuple(views)
 
 
 class Mixture:

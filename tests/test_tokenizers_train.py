@@ -50,12 +50,11 @@ def test_every_setting_is_an_argument_of_what_it_is_for(path):
     assert recipe["training"].keys() <= parameters(train) | {"batch"}
     for source in recipe["sources"].values():
         assert {*recipe.get("sky", {}), *source.get("sky", {})} <= parameters(Sky)
-        assert source.get("loss", {}).keys() <= parameters(tokenizer.loss)
         if "modality" in source:
             names = [source["modality"]] if isinstance(source["modality"], str) else source["modality"]
             assert {*names} <= {*MODALITIES, *OPTIONAL}
         else:
-            settings = source.keys() - {"batch", "loss", "reader", "weight"}
+            settings = source.keys() - {"batch", "reader", "weight"}
             assert settings <= parameters(script("miles")._source)
     if "fit" in recipe:
         assert recipe["fit"].keys() <= parameters(tokenizer.fit) | {"modality", "objects"}
@@ -68,7 +67,7 @@ def short(tmp_path) -> Path:
         'name = "short"\nseed = 1\n[tokenizer]\nkind = "spectrum"\nstep = 0.05\nwidth = 8\ndepth = 1\nlevels = [4, 4]\n'
         "[sky]\ncomplete = true\n"
         '[sources.desi]\nmodality = "desi_spectrum"\nweight = 2\n'
-        '[sources.pairs]\nmodality = ["desi_spectrum", "sdss_spectrum"]\nbatch = 2\n'
+        '[sources.sdss]\nmodality = "sdss_spectrum"\nbatch = 2\n'
         '[sources.miles]\nreader = "miles"\n'
         "[training]\nsteps = 5\nbatch = 3\nlr = 1e-3\ncheckpoint_every = 2\nlog_every = 1\n"
     )
@@ -181,6 +180,8 @@ def test_the_baseline_learns_and_gives_every_parameter_a_gradient(generator):
         codebook_size=4096,
     )
     spectrum = Sky(modalities=["desi_spectrum"], complete=True).observe(range(4))["desi_spectrum"]
+    pair = tokenizer.loss((spectrum, spectrum))
+    assert pair["likelihood"].item() == pytest.approx(tokenizer.loss(spectrum)["likelihood"].item(), rel=1e-4)
     terms = tokenizer.loss(spectrum, generator)
     terms["loss"].backward()
     without = [name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()]

@@ -24,9 +24,14 @@ class FixedGrid(OfficialSpectrumTokenizer):
     kind = "fixed-grid"
 
     def loss(
-        self, observation: Spectrum, generator: torch.Generator | None = None, **others: object
+        self, observation: Spectrum | tuple[Spectrum, Spectrum], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Computes the likelihood of the measured pixels, a tenth of which the encoder does not see."""
+        """Computes the likelihood of the measured pixels, a tenth of which the encoder does not see.
+
+        Two views of the same objects are so many spectra: the published training compares none.
+        """
+        if isinstance(observation, tuple):
+            observation = Spectrum.stack(observation)
         shown = observation
         if generator is not None:
             draw = torch.rand(observation.flux.shape, generator=generator, device=generator.device)

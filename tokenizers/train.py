@@ -7,10 +7,9 @@ A recipe has these sections:
 - `[sky]`: keyword arguments of `aion.sky.Sky`, for all sources of the simulated sky;
 - `[fit]`, for tokenizers that are fitted to data first: `modality`, number of `objects`, and what `fit` takes;
 - `[sources.NAME]`, one for each source of data: `modality = "desi_spectrum"` for objects of the sky,
-  `modality = ["desi_spectrum", "sdss_spectrum"]` for pairs (2B rows: B objects by the one, then the same by the other),
-  or `reader = "miles"` with its settings; `weight` (how often it has its turn; 1), `batch` (else that of the training),
-  `[sources.NAME.sky]` (over `[sky]`), `[sources.NAME.loss]` (keyword arguments of the tokenizer's `loss` for its
-  batches);
+  `modality = ["desi_spectrum", "sdss_spectrum"]` for pairs (the loss gets a tuple: the same objects by the one and by
+  the other), or `reader = "miles"` with its settings; `weight` (how often it has its turn; 1), `batch` (else that of
+  the training), `[sources.NAME.sky]` (over `[sky]`);
 - `[training]`: `steps`, `batch`, and what `aion.training.train` takes.
 
 The folder receives the log, the checkpoint from which the same command goes on, and in `tokenizer/` what
