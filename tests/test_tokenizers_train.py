@@ -115,7 +115,7 @@ def test_fewer_steps_and_a_missing_reader(short, tmp_path):
         (("[sky]", "[skey]"), "unknown section 'skey'; did you mean 'sky'"),
         (('reader = "miles"', ""), "source 'miles' must name either"),
         (('reader = "miles"', 'reader = "mils"'), "no reader 'mils'; did you mean 'miles'"),
-        (("weight = 2", "wait = 2"), "a source of the sky takes no 'wait'"),
+        (("weight = 2", "wait = 2"), "one of the sky takes no 'wait'"),
         (("width = 8", "widht = 8"), "widht"),
     ],
 )
