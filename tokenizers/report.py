@@ -4,10 +4,11 @@
     python tokenizers/report.py --spectrum runs/spectrum/tokenizer --baseline runs/baseline/tokenizer --only spectra
     python tokenizers/report.py --only write                         # the README from the stored results
 
-Each section writes `tokenizers/results/SECTION.json`: `spectra` (what is kept of held-out real and simulated spectra),
-`twins` (one object by two surveys), `probes` (labels of MILES stars from frozen embeddings), `noise` (doubling it),
-`speed` (encode only, two threads: let nothing else run), `images`, `scalars`; `figures` draws. Spectra are measured with the released
-tokenizer, with the architecture of the published one (`baseline.toml`) and with principal components at equal bits.
+Each section writes `tokenizers/results/SECTION.json`: `spectra` (what is kept of held-out real and simulated
+spectra), `twins` (one object by two surveys), `probes` (labels of MILES stars from frozen embeddings), `noise`
+(doubling it), `speed` (encode only, two threads: let nothing else run), `images`, `scalars`; `figures` draws. Spectra
+are measured with the released tokenizer, with the architecture of the published one (`baseline.toml`) and with
+principal components at equal bits.
 """
 
 __all__ = ["main"]
@@ -30,7 +31,7 @@ from miles import DATA, Miles, miles_reader
 from pca import Components
 from write import write
 
-from aion import AION
+from aion import AION, Spectrum
 from aion.bundle import BUNDLED
 from aion.observations import near_miss
 from aion.official.spectrum import OfficialSpectrumTokenizer
@@ -111,6 +112,10 @@ def probes(given: argparse.Namespace) -> dict:
     good = np.isfinite(stars.labels).all(1)
     rows, labels = torch.as_tensor(good), stars.labels[good]
     spectrum = stars.spectrum[rows]
+    # Without the ends, where some stars have no measured pixel, so that all have the same tokens.
+    inner = torch.arange(spectrum.flux.shape[1])
+    inner = (inner >= 40) & (inner < len(inner) - 40)
+    spectrum = Spectrum(spectrum.flux, spectrum.ivar * inner, spectrum.wavelength)
     features = {"flux": spectrum.flux / spectrum.flux.median(1, keepdim=True).values}
     for contender in contenders(given):
         vectors, valid = contender.embed(spectrum)
