@@ -100,3 +100,9 @@ class Tokenizer(nn.Module, ABC):
         if not isinstance(observation, self.observation):
             msg = f"wanted {self.observation.__name__}, given {type(observation).__name__}"
             raise TypeError(msg)
+
+    def check_ids(self, tokens: Tokens) -> None:
+        """Refuses tokens that are valid and have an id that there is not."""
+        if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
+            msg = f"{self.kind} tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
+            raise ValueError(msg)
