@@ -106,9 +106,7 @@ def load_order(ids):
 
 
 def observation(name, data):
-    from aion import Image, Scalar, Spectrum
-    from aion.official.catalog import Catalog
-    from aion.official.field import Field
+    from aion import Catalog, Field, Image, Scalar, Spectrum
     from aion.official.image import HSC_ZERO_POINT
     from aion.official.names import BAND_ALIASES
 
@@ -122,7 +120,7 @@ def observation(name, data):
     if name == "legacysurvey_segmentation_map":
         return Field(part["value"])
     if name == "legacysurvey_catalog":
-        return Catalog(*part["pixels"].float(), *part["shapes"])
+        return Catalog(*(part["pixels"] - 48) * 0.262, *part["shapes"])
     return Scalar(part["value"])
 
 

@@ -13,8 +13,8 @@ import torch
 
 from safetensors.torch import load_file
 
-from aion import AION, Image, Scalar, Spectrum, official
-from aion.official.catalog import Catalog, OfficialCatalogTokenizer
+from aion import AION, Catalog, Image, Scalar, Spectrum, official
+from aion.official.catalog import OfficialCatalogTokenizer
 from aion.official.codecs import write_codecs
 from aion.official.names import PUBLISHED
 
@@ -53,7 +53,7 @@ def given(generator):
     return {
         "desi_spectrum": Spectrum(3 + draw(900), torch.ones(2, 900), torch.linspace(3490, 10480, 900)),
         "gaia_bp_coefficients": Scalar(0.3 * draw(55)),
-        "legacysurvey_catalog": Catalog(*draw(2, 3).abs().mul(9).round().unbind(1), *draw(3, 3).abs().unbind(1)),
+        "legacysurvey_catalog": Catalog(*draw(2, 3).unbind(1), *draw(3, 3).abs().unbind(1)),
         "legacysurvey_image": Image(
             draw(4, 96, 96), torch.ones(2, 4, 96, 96), ("decam-g", "decam-r", "decam-i", "decam-z")
         ),
