@@ -1,9 +1,10 @@
 r"""Where the edges of the bins of a scalar lie: at quantiles of many values, evenly spaced in their normal score.
 
 With the empirical distribution F of the values and the normal one :math:`\Phi`, :math:`g(x) = \Phi^{-1}(F(x))` makes
-the values Gaussian. Of K bins the inner K - 2 are equal steps in g from :math:`-z` to :math:`z`, and the outer two take
-the tails up to the smallest and the largest value. :math:`\Phi(-z) = 1/K`: each tail holds as many values as a bin does
-on average. Steps further out would be bins that hardly any value uses; fewer steps would give the tails away.
+the values Gaussian. Of K bins all but the tails are equal steps in g from :math:`-z` to :math:`z`, where
+:math:`\Phi(-z) = 1/K`. Steps further out would be bins that hardly any value uses, while one bin for each tail could be
+of any width: each tail, the outer 1 / K of the values, has K / 32 bins (at least one), even steps up to the smallest or
+the largest value.
 
 A value that many objects share (0 in a catalogue, whole numbers) gets a bin of its own, one step of float32 wide.
 Values are float32, and so are the edges: no finer edge would tell two of them apart, and no two edges are equal.
@@ -23,18 +24,21 @@ from torch import Tensor
 SMALLEST = 0x007FFFFF  # bits of the float32 before the first normal number: what lies closer to 0 counts as 0
 
 
-def levels(bins: int, spacing: str) -> Tensor:
-    """Returns the shares of the values below each edge, `(bins + 1,)` float64 from 0 to 1.
+def levels(bins: int, tail: float) -> Tensor:
+    """Returns the shares of the values below the edges of bins that are equal steps in the normal score.
 
     Arguments:
-        bins: number of bins K.
-        spacing: `"normal"` for equal steps in the normal score between tails of 1 / K, `"quantile"` for equal shares.
+        bins: number of bins, 0 or more.
+        tail: share of the values beyond the outermost edges on each side, at most 1 / 2; 0 for bins that hold equal
+            shares of the values instead.
+
+    Returns:
+        `(bins + 1,)` float64 from `tail` to 1 - `tail`.
     """
-    if spacing == "quantile":
+    if tail == 0:
         return torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-    tail = torch.special.ndtri(torch.tensor(1 - 1 / bins, dtype=torch.float64)).item()
-    inner = torch.special.ndtr(torch.linspace(-tail, tail, bins - 1, dtype=torch.float64))
-    return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
+    z = torch.special.ndtri(torch.tensor(1 - tail, dtype=torch.float64)).item()
+    return torch.special.ndtr(torch.linspace(-z, z, bins + 1, dtype=torch.float64))
 
 
 def quantile(ordered: Tensor, level: Tensor) -> Tensor:
@@ -44,24 +48,32 @@ def quantile(ordered: Tensor, level: Tensor) -> Tensor:
     return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(ordered) - 1)], position - below)
 
 
-def quantiles(ordered: Tensor, bins: int, spacing: str, expand: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns `bins + 1` edges at the quantiles of rising values.
+def quantiles(
+    ordered: Tensor, ends: Tensor, bins: int, spacing: str, expand: Callable[[Tensor], Tensor] = lambda value: value
+) -> Tensor:
+    """Returns `bins + 1` edges at the quantiles of rising values, from one end to the other.
 
     Where many values are equal, edges fall on one of them that tell nothing apart. Those are dropped but for two, the
     ends of that value's own bin, and as many more quantiles are taken as that leaves room for.
 
     Arguments:
         ordered: rising values, transformed so that lines between neighbours are straight, `(N,)` float64.
+        ends: the outermost edges, transformed too, `(2,)`.
         bins: number of bins.
-        spacing: see `levels`.
-        expand: undoes that transform.
+        spacing: `"normal"` for equal steps in the normal score and the tails described above, `"quantile"` for bins
+            that hold equal shares of the values.
+        expand: undoes the transform.
     """
+    outer = max(bins // 32, 1) if spacing == "normal" else 0  # bins of each tail
+    step = torch.arange(outer, dtype=torch.float64) / max(outer, 1)
 
     def place(count: int) -> tuple[Tensor, Tensor]:
-        edge = expand(quantile(ordered, levels(count, spacing)))
+        edge = quantile(ordered, levels(count, 1 / bins if outer else 0.0))
+        tails = torch.lerp(ends[0], edge[0], step), torch.lerp(ends[1], edge[-1], step).flip(0)
+        edge = expand(torch.cat([tails[0], edge, tails[1]]))
         return edge, torch.cat([torch.zeros(2, dtype=torch.bool), edge.float()[2:] == edge.float()[:-2]])
 
-    low, high = bins, 256 * bins  # enough for a value that 99 in 100 share
+    low, high = bins - 2 * outer, 256 * bins
     edge, spare = place(low)
     while spare.any() and high - low > 1:
         middle = (low + high) // 2

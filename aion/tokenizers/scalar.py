@@ -247,7 +247,8 @@ class ScalarTokenizer(Tokenizer):
             edges = torch.lerp(*ends.log1p(), torch.linspace(0, 1, self.size + 1, dtype=torch.float64)).expm1()
         else:
             ordered = self._compress(sample.values(component).clamp(*ends), component)
-            edges = quantiles(ordered, self.size, spacing, lambda value: self._expand(value, component))
+            straight = self._compress(ends, component)
+            edges = quantiles(ordered, straight, self.size, spacing, lambda value: self._expand(value, component))
         return apart(torch.cat([ends[:1], edges[1:-1].clamp(*ends), ends[1:]]))
 
     def _ends(self, sample: Reservoir, component: int) -> tuple[float, float]:
