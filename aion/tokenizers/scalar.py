@@ -14,6 +14,7 @@ import math
 import warnings
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -135,6 +136,14 @@ class ScalarTokenizer(Tokenizer):
         value = self._columns(observation)
         return (value < self.edges[:, 0]) | (value > self.edges[:, -1])
 
+    def places(self, observation: Scalar) -> Tokens:
+        """Returns the tokens that such an observation has, `(B, K)`, whatever its values; their ids mean nothing."""
+        self.check(observation)
+        valid = ~torch.isnan(self._columns(observation))
+        component = torch.arange(self.components, device=valid.device).expand(valid.shape)
+        position = torch.stack([torch.zeros_like(component), component], dim=-1).float()
+        return Tokens(ids=torch.zeros_like(component), position=position, valid=valid)
+
     def encode(self, observation: Scalar) -> Tokens:
         """Bins `(B,)` or `(B, K)` values as `(B, K)` tokens; NaN is not valid.
 
@@ -142,15 +151,11 @@ class ScalarTokenizer(Tokenizer):
             TypeError: for another kind of observation.
             ValueError: for another number of components, or values beyond the outermost edges if that is an error.
         """
-        self.check(observation)
-        value = self._columns(observation)
+        place, value = self.places(observation), self._columns(observation)
         if self.beyond != "clip":
             self._report(self.clipped(observation), value)
         ids = torch.searchsorted(self.edges[:, 1:-1].contiguous(), value.T.contiguous(), right=True).T
-        valid = ~torch.isnan(value)
-        component = torch.arange(self.components, device=value.device).expand_as(ids)
-        position = torch.stack([torch.zeros_like(component), component], dim=-1).float()
-        return Tokens(ids=ids.masked_fill(~valid, 0), position=position, valid=valid)
+        return replace(place, ids=ids.masked_fill(~place.valid, 0))
 
     def decode(self, tokens: Tokens, like: Scalar | None = None) -> Scalar:
         """Returns the centre of each token's bin, `(B,)` for one component, else `(B, K)`; NaN where not valid.
