@@ -49,6 +49,8 @@ def test_ellipses_come_back_within_half_a_bin(tokenizer, objects):
     assert torch.equal(decoded.measured.sum(1), catalog.measured.sum(1))
     for row in range(6):
         given, found = rows(catalog, row), rows(decoded, row)
+        if len(given) == 0:
+            continue
         nearest = (given[:, None, :2] - found[:, :2]).abs().amax(-1).argmin(1)
         if objects < 300:  # beyond that several may share the steps of a place
             assert len(nearest.unique()) == len(given)
@@ -73,7 +75,7 @@ def test_points_come_back_as_points(tokenizer):
 
 def test_nothing_fits_in_more_than_12_bits_and_nearly_all_ids_are_used(tokenizer):
     assert tokenizer.size == 2**12
-    tokens = tokenizer.encode(draw(400, 40, seed=2))
+    tokens = tokenizer.encode(draw(2000, 40, seed=2))
     used = tokens.ids[tokens.valid].unique().numel()
     assert used / tokenizer.size > 0.9
 
@@ -81,7 +83,7 @@ def test_nothing_fits_in_more_than_12_bits_and_nearly_all_ids_are_used(tokenizer
 def test_positions_are_on_the_sky_and_no_two_are_the_same(tokenizer):
     catalog = draw(6, 60, spread=2.0)
     tokens = tokenizer.encode(catalog)
-    decoded = tokenizer.decode(tokens)
+    decoded = tokenizer.decode(tokens, like=catalog)
     first = tokens.position.unflatten(1, (-1, 5))[:, :, 0]
     there = tokens.valid[:, ::5]
     assert torch.equal(there, decoded.measured)
@@ -198,7 +200,9 @@ def test_many_objects_in_one_place_are_encoded_up_to_a_stated_number(tokenizer):
     assert tokenizer.decode(tokenizer.encode(catalog)).measured.sum() == 16
     crowd = torch.linspace(0.1, 0.9, 17)[None]
     pair = Catalog.stack([draw(1, 2, seed=3), Catalog(crowd, crowd, crowd * 0, crowd * 0, crowd)])
-    with pytest.raises(ValueError, match=r"row 1 has more than 16 objects within 1 arcsec of each other near \(0.0, 0.0\)"):
+    with pytest.raises(
+        ValueError, match=r"row 1 has more than 16 objects within 1 arcsec of each other near \(0.0, 0.0\)"
+    ):
         tokenizer.encode(pair)
 
 

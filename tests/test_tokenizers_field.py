@@ -51,17 +51,21 @@ def test_maps_of_any_size_are_decoded_on_their_pixels(tokenizer, size):
     assert tokens.position.abs().max() <= 0.2 * (max(size) / 2 + 8)
 
 
+def by_place(tokens: Tokens) -> dict:
+    """Returns the id at each position of the first object."""
+    places = [(round(row, 4), round(column, 4)) for row, column in tokens.position[0].tolist()]
+    pairs = zip(places, tokens.ids[0].tolist(), tokens.valid[0].tolist(), strict=True)
+    return {place: number for place, number, valid in pairs if valid}
+
+
 @pytest.mark.parametrize("size", [(8, 8), (37, 50), (64, 64)])
 def test_margins_change_no_token(tokenizer, size):
     field = draw(size)
     tokens = tokenizer.encode(field)
     framed = tokenizer.encode(Field.stack([field, Field(torch.rand(1, 110, 90), 0.2)])[:3])
     for row in range(2):
-        a, b = ({tuple(p): i for p, i, v in zip(t.position[row].tolist(), t.ids[row].tolist(), t.valid[row], strict=True) if v}
-                for t in (tokens, framed))  # fmt: skip
-        assert {(round(y, 4), round(x, 4)): i for (y, x), i in a.items()} == {
-            (round(y, 4), round(x, 4)): i for (y, x), i in b.items()
-        }
+        a, b = (by_place(t[row]) for t in (tokens, framed))
+        assert a == b
 
 
 def test_what_is_not_measured_has_no_token_and_no_influence(tokenizer):

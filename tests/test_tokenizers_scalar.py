@@ -81,6 +81,18 @@ def test_round_trips_are_within_half_a_bin(options):
 
 
 @KINDS
+def test_residuals_are_in_half_widths_of_bins(options):
+    tokenizer, scalar = make({**options, "beyond": "clip"}), draw(options, seed=1)
+    residual = tokenizer.residual(scalar)
+    assert residual.shape == (3000, tokenizer.components)
+    width = tokenizer.edges.diff() / tokenizer.edges[:, :-1].abs()
+    wide = (width > 1e-4).gather(1, tokenizer.encode(scalar).ids.T).T  # others are as narrow as rounding
+    assert residual[wide].max() <= 1.02
+    assert 0.3 < residual[wide].mean() < 0.7
+    assert tokenizer.residual(Scalar(scalar.value * math.nan)).isnan().all()
+
+
+@KINDS
 def test_decoded_values_have_the_same_ids_again(options):
     tokenizer = make(options)
     shape = (tokenizer.size, tokenizer.components)

@@ -201,6 +201,21 @@ class ScalarTokenizer(Tokenizer):
             raise ValueError(msg)
         return Posterior(self.edges[0], probabilities)
 
+    def residual(self, observation: Scalar) -> Tensor:
+        """Returns by how many half widths of its bin a round trip misses each value, after the transform, `(B, K)`.
+
+        At most 1, but for rounding, between the outermost edges; beyond them as if the value were the edge. NaN where
+        not measured.
+        """
+        tokens, columns = self.encode(observation), []
+        value = self._columns(observation).maximum(self.edges[:, 0]).minimum(self.edges[:, -1])
+        for k, edges in enumerate(self.edges.double()):
+            straight, ids = self._compress(edges, k), tokens.ids[:, k]
+            middle = self._compress(self.centers[k].double(), k)[ids]
+            error = (self._compress(value[:, k].double(), k) - middle).abs()
+            columns.append((2 * error / straight.diff()[ids]).masked_fill(~tokens.valid[:, k], math.nan))
+        return torch.stack(columns, dim=1)
+
     def loss(self, observation: Scalar, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Computes the mean squared error of a round trip and the share of values beyond the outermost edges.
 
