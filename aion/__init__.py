@@ -12,16 +12,20 @@ Importing `aion` does nothing but define names: no environment variables, no log
 until the first name is used.
 """
 
-__all__ = ["AION", "Image", "Scalar", "Spectrum", "__version__"]
+__all__ = ["AION", "Catalog", "Field", "Image", "Scalar", "Spectrum", "__version__"]
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aion.catalog import Catalog
+    from aion.field import Field
     from aion.model import AION
     from aion.observations import Image, Scalar, Spectrum
 
 __version__ = "0.1.0"
+
+_ELSEWHERE = {"AION": "aion.model", "Catalog": "aion.catalog", "Field": "aion.field"}
 
 
 def __getattr__(name: str) -> object:
@@ -29,7 +33,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module("aion.model" if name == "AION" else "aion.observations"), name)
+    return getattr(import_module(_ELSEWHERE.get(name, "aion.observations")), name)
 
 
 def __dir__() -> list[str]:

@@ -2,12 +2,23 @@
 
 The recipe of a bundle names the simulated sky, the tokenizers (each with the modalities it reads), the transformer, the
 masking and how long each part is trained. That of a tokenizer names the tokenizer and its sources, each with a weight:
-modalities of the sky, pairs of two of them, or what a reader given to `train_tokenizer` reads. Every value is a keyword
-argument of the class or function it is for, so that a misspelt one is an error. Objects of the sky are numbered: each
-part trains on its own range of indices, and what is below `HELD_OUT` is never trained on.
+modalities of the sky, pairs of two of them, or what a reader given to `train_tokenizer` reads. That of a family of
+tokenizers, which are fitted to values and have nothing to train, names the modalities and what all have in common.
+Every value is a keyword argument of the class or function it is for, so that a misspelt one is an error. Objects of the
+sky are numbered: each part trains on its own range of indices, and what is below `HELD_OUT` is never trained on.
 """
 
-__all__ = ["HELD_OUT", "load", "load_tokenizer", "mixture", "train_recipe", "train_tokenizer"]
+__all__ = [
+    "HELD_OUT",
+    "fit_family",
+    "is_family",
+    "load",
+    "load_family",
+    "load_tokenizer",
+    "mixture",
+    "train_recipe",
+    "train_tokenizer",
+]
 
 import hashlib
 import json
@@ -19,6 +30,7 @@ from pathlib import Path
 import torch
 
 from torch import nn
+from tqdm.auto import tqdm
 
 from aion.masking import BudgetMasking
 from aion.model import AION
@@ -33,6 +45,7 @@ from aion.training import elapsed, train
 HELD_OUT = 1_000_000  # objects of the sky below this index are for evaluation only
 SECTIONS = {"dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
 TOKENIZER_SECTIONS = {"fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
+FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
 FIRST = HELD_OUT * 10  # object that the first tokenizer is fitted on; each tokenizer has a million of its own
 FITTED = 10_000  # objects kept for fitting, before those trained on
 
@@ -70,8 +83,37 @@ def load_tokenizer(path: Path | str) -> dict:
     return recipe
 
 
+def is_family(path: Path | str) -> bool:
+    """Tells the recipe of a family of tokenizers by its section of modalities from that of a single one."""
+    recipe = _toml(path)
+    return "modalities" in recipe and "tokenizer" in recipe
+
+
+def load_family(path: Path | str) -> dict:
+    """Reads the recipe of a family and checks its sections.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not TOML or a section is unknown (with the near misses) or missing.
+    """
+    return _read(path, FAMILY_SECTIONS, {"sky"})
+
+
 def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
     """Reads a TOML file of known sections."""
+    recipe = _toml(path)
+    if unknown := set(recipe) - sections:
+        name = sorted(unknown)[0]
+        msg = f"{path}: unknown section {name!r}; {near_miss(name, sections)}"
+        raise ValueError(msg)
+    if missing := sections - optional - set(recipe):
+        msg = f"{path} lacks {', '.join(sorted(missing))}"
+        raise ValueError(msg)
+    return recipe
+
+
+def _toml(path: Path | str) -> dict:
+    """Reads a TOML file."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -85,13 +127,6 @@ def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
     except tomllib.TOMLDecodeError as error:
         msg = f"{path} is not TOML: {error}"
         raise ValueError(msg) from error
-    if unknown := set(recipe) - sections:
-        name = sorted(unknown)[0]
-        msg = f"{path}: unknown section {name!r}; {near_miss(name, sections)}"
-        raise ValueError(msg)
-    if missing := sections - optional - set(recipe):
-        msg = f"{path} lacks {', '.join(sorted(missing))}"
-        raise ValueError(msg)
     return recipe
 
 
@@ -205,6 +240,33 @@ def train_tokenizer(
     facts = {name: s.facts for name, s in zip(recipe["sources"], data.sources, strict=True) if hasattr(s, "facts")}
     save(tokenizer, folder / "tokenizer", _provenance(path, recipe["name"], device) | {"data": facts} | training.facts)
     return tokenizer
+
+
+def fit_family(
+    path: Path | str, folder: Path | str, *, device: str = "cpu", objects: int | None = None, progress: bool = True
+) -> dict[str, Tokenizer]:
+    """Fits the tokenizers of a family and writes each into a folder of its own.
+
+    Arguments:
+        path: the recipe.
+        folder: receives a folder for each modality, see `aion.tokenizers.store`.
+        device: where the sky is simulated.
+        objects: overrides the number of objects, for a trial run.
+        progress: shows a progress bar on a terminal.
+    """
+    recipe, folder = load_family(path), Path(folder)
+    count, size = objects or recipe["fit"]["objects"], recipe["fit"].get("batch", 1000)
+    sky = Sky(**_sky(recipe, {}, device), modalities=list(recipe["modalities"]))
+    starts = tqdm(range(0, count, size), desc=recipe["name"], disable=None if progress else True)
+    seen = [sky.observe(torch.arange(FIRST + start, FIRST + min(start + size, count))) for start in starts]
+    tokenizers = {}
+    for name, own in recipe["modalities"].items():
+        config = {**recipe["tokenizer"], **own}
+        spacing = config.pop("spacing", "normal")
+        tokenizers[name] = build(config).to(device).fit((batch[name] for batch in seen), spacing).eval()
+        facts = {"data": "simulated by aion.sky", "objects": count}
+        save(tokenizers[name], folder / name, _provenance(path, name, device) | facts)
+    return tokenizers
 
 
 def mixture(

@@ -108,10 +108,8 @@ def load_order(ids):
 
 
 def observation(name, data):
-    from aion import Image, Scalar, Spectrum
+    from aion import Catalog, Field, Image, Scalar, Spectrum
     from aion.observations import BAND_ALIASES
-    from aion.official.catalog import Catalog
-    from aion.official.field import Field
     from aion.official.image import HSC_ZERO_POINT
 
     part = {key.partition(".")[2]: value for key, value in data.items() if key.startswith(f"{name}.")}
@@ -124,7 +122,7 @@ def observation(name, data):
     if name == "legacysurvey_segmentation_map":
         return Field(part["value"])
     if name == "legacysurvey_catalog":
-        return Catalog(*part["pixels"].float(), *part["shapes"])
+        return Catalog(*(part["pixels"] - 48) * 0.262, *part["shapes"])
     return Scalar(part["value"])
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Import downward only: rooms on one line do not import each other. Bottom line first.
 LAYERS = (
     {"aion.observations"},
-    {"aion.tokens", "aion.posterior", "aion.nn", "aion.device"},
+    {"aion.catalog", "aion.field", "aion.tokens", "aion.posterior", "aion.nn", "aion.device"},
     {"aion.bundle", "aion.training", "aion.probes", "aion.steering", "aion.index", "aion.plotting"},
     {
         "aion.tokenizers",
@@ -34,6 +34,8 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # What trains a model runs on a bare machine.
 TRAINING_PATH = {
+    "aion.catalog",
+    "aion.field",
     "aion.observations",
     "aion.tokens",
     "aion.posterior",

@@ -13,10 +13,8 @@ import torch
 
 import aion
 
-from aion import AION, Image, Scalar, Spectrum
+from aion import AION, Catalog, Field, Image, Scalar, Spectrum
 from aion.observations import Observation
-from aion.official.catalog import Catalog
-from aion.official.field import Field
 from aion.tokens import Tokens, TokenSequence
 
 DES, HSC = (tuple(f"{survey}-{band}" for band in "griz") for survey in ("decam", "hsc"))
@@ -209,9 +207,9 @@ def test_every_object_of_a_catalogue_counts_when_it_is_given(model, given):
     catalog = given["legacysurvey_catalog"]
     expected = model.predict({"legacysurvey_catalog": catalog}, "redshift").probabilities
     for index in range(catalog.x.shape[1]):
-        e1 = catalog.shape_e1.clone()
+        e1 = catalog.e1.clone()
         e1[:, index] += 1
-        other = Catalog(catalog.x, catalog.y, e1, catalog.shape_e2, catalog.shape_r)
+        other = Catalog(catalog.x, catalog.y, e1, catalog.e2, catalog.r)
         found = model.predict({"legacysurvey_catalog": other}, "redshift").probabilities
         assert not torch.allclose(found, expected, atol=1e-9)
 

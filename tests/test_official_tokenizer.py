@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aion import Image, Scalar, Spectrum
-from aion.official.catalog import Catalog, OfficialCatalogTokenizer
+from aion import Catalog, Field, Image, Scalar, Spectrum
+from aion.official.catalog import OfficialCatalogTokenizer
 from aion.official.codecs import read_codecs
-from aion.official.field import Field
 from aion.official.names import PUBLISHED
 
 TINY = Path(__file__).parent / "data" / "official" / "tiny"
@@ -52,7 +51,7 @@ def official_observations(generator) -> dict:
     value[4, :40] = torch.nan
     coefficients[5, 7:] = torch.nan
     objects = draw(5, 4)
-    objects[:, :2] = (objects[:, :2] * 96).floor()
+    objects[:, :2] = objects[:, :2] * 24 - 12
     objects[1, :, 2] = torch.nan
     scalars = {name: draw() * 0.9 + 0.06 for name in ("legacysurvey_ebv", "legacysurvey_flux_g", "redshift")}
     for tensor, empty in ((ivar, 0), (image_ivar, 0), *((t, torch.nan) for t in (value, coefficients, objects))):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aion import Scalar, Spectrum
+from aion import Catalog, Field, Scalar, Spectrum
 from aion.observations import Observation
-from aion.tokenizers import build
+from aion.tokenizers import CatalogTokenizer, FieldTokenizer, build
 from aion.tokenizers.base import gaussian_nll, spread_penalty
 
 KINDS = ["image", "redshift", "spectrum", "vector"]
@@ -21,8 +21,28 @@ MODALITY = {
 }
 
 
-@pytest.fixture(params=KINDS)
-def pair(request, tokenizers, observations):
+def catalogs(generator: torch.Generator) -> tuple[CatalogTokenizer, Catalog]:
+    place, shape = 3 * torch.randn(2, 6, 9, generator=generator), torch.rand(3, 6, 9, generator=generator)
+    columns = torch.cat([place, shape])
+    columns[:, 2], columns[:, 4, 3:] = torch.nan, torch.nan
+    catalog = Catalog(*columns)
+    return CatalogTokenizer(steps=32, bins=16).fit(catalog), catalog
+
+
+def fields(generator: torch.Generator) -> tuple[FieldTokenizer, Field]:
+    value = torch.rand(6, 20, 24, generator=generator)
+    value[2], value[4, :, :12] = torch.nan, torch.nan
+    return FieldTokenizer(patch=4, width=16, depth=1, levels=[5, 5, 4]), Field(value)
+
+
+OTHERS = {"catalog": catalogs, "field": fields}  # which the small model of the other tests does not read
+
+
+@pytest.fixture(params=[*KINDS, *OTHERS])
+def pair(request, tokenizers, observations, generator):
+    if request.param in OTHERS:
+        tokenizer, observation = OTHERS[request.param](generator)
+        return tokenizer.eval(), observation
     return tokenizers[request.param].eval(), observations[MODALITY[request.param]]
 
 
@@ -54,7 +74,14 @@ def test_one_object_alone_is_the_same_as_in_a_batch(pair):
 @pytest.mark.parametrize("factor", [1e-37, 1e36])
 def test_numbers_near_the_ends_of_float32_have_tokens_or_are_refused(pair, factor):
     tokenizer, observation = pair
-    if isinstance(observation, Scalar):
+    if isinstance(observation, Catalog | Field):
+        changed = {key: v * factor for key, v in vars(observation).items() if key != "pixel_scale"}
+        extreme = replace(observation, **changed)
+        if factor > 1:
+            with pytest.raises(ValueError, match=r"row 0: wanted .* given .*e\+"):
+                tokenizer.encode(extreme)
+            return
+    elif isinstance(observation, Scalar):
         extreme = Scalar(observation.value * factor)
     else:
         ivar = (observation.ivar.double() * 1e36).clamp(max=1e37)
@@ -136,7 +163,7 @@ def test_another_kind_of_observation_is_refused(pair):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "spectrm"}, "unknown kind of tokenizer 'spectrm'; known: image, scalar, spectrum"),
+        ({"kind": "spectrm"}, "unknown kind of tokenizer 'spectrm'; known: catalog, field, image, scalar, spectrum"),
         ({"kind": "scalar", "binz": 3}, "scalar tokenizer: .*binz"),
     ],
 )

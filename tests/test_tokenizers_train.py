@@ -1,6 +1,7 @@
 """The scripts of `tokenizers/`: recipes fit the signatures they feed, and a short one trains, resumes and loads."""
 
 import inspect
+import warnings
 
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion.recipes import load_tokenizer, train_tokenizer
+from aion.recipes import fit_family, is_family, load_family, load_tokenizer, train_tokenizer
 from aion.sky import MODALITIES, OPTIONAL, Sky
 from aion.tokenizers import build
 from aion.tokenizers.store import load
@@ -16,7 +17,8 @@ from aion.training import train
 
 FOLDER = Path(__file__).resolve().parents[1] / "tokenizers"
 RECIPES = sorted(FOLDER.glob("*.toml"))
-EVERY = pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+EVERY = pytest.mark.parametrize("path", [p for p in RECIPES if not is_family(p)], ids=lambda p: p.stem)
+FAMILIES = pytest.mark.parametrize("path", [p for p in RECIPES if is_family(p)], ids=lambda p: p.stem)
 
 
 def parameters(function) -> set[str]:
@@ -38,6 +40,30 @@ def test_every_setting_is_an_argument_of_what_it_is_for(path, script):
             assert settings <= parameters(script("miles")._source)
     if "fit" in recipe:
         assert recipe["fit"].keys() <= parameters(tokenizer.fit) | {"modality", "objects"}
+
+
+@FAMILIES
+def test_every_setting_of_a_family_is_an_argument_of_what_it_is_for(path):
+    recipe = load_family(path)
+    assert recipe.get("sky", {}).keys() <= parameters(Sky)
+    assert recipe["fit"].keys() <= {"objects", "batch"}
+    for name, own in recipe["modalities"].items():
+        assert name in {*MODALITIES, *OPTIONAL}
+        tokenizer = build({k: v for k, v in {**recipe["tokenizer"], **own}.items() if k != "spacing"})
+        assert {*own} <= {*parameters(type(tokenizer)), *parameters(tokenizer.fit)}
+
+
+@FAMILIES
+def test_families_are_fitted_and_load(path, tmp_path):
+    fitted = fit_family(path, tmp_path, objects=1200, progress=False)
+    assert fitted.keys() == load_family(path)["modalities"].keys()
+    seen = Sky(**load_family(path).get("sky", {}), modalities=list(fitted)).observe(torch.arange(100))
+    for name, tokenizer in fitted.items():
+        loaded = load(tmp_path / name)
+        assert loaded.config == tokenizer.config
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "values beyond the bins")  # so few objects have not seen the extremes
+            assert torch.equal(loaded.encode(seen[name]).ids, tokenizer.encode(seen[name]).ids)
 
 
 @pytest.fixture

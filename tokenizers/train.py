@@ -12,8 +12,14 @@ A recipe has these sections:
   the training), `[sources.NAME.sky]` (over `[sky]`);
 - `[training]`: `steps`, `batch`, and what `aion.training.train` takes.
 
+The recipe of a family, of tokenizers that are only fitted, has instead:
+
+- `[tokenizer]`: what they have in common;
+- `[modalities.NAME]`: what else the tokenizer of a modality takes, and `spacing`;
+- `[fit]`: number of `objects` of the sky, how many at once (`batch`).
+
 The folder receives the log, the checkpoint from which the same command goes on, and in `tokenizer/` what
-`aion.tokenizers.store.load` reads.
+`aion.tokenizers.store.load` reads; for a family a folder like that for each modality.
 """
 
 __all__ = ["main"]
@@ -25,7 +31,7 @@ from pathlib import Path
 from baseline import FixedGrid
 from miles import DATA, miles_reader
 
-from aion.recipes import train_tokenizer
+from aion.recipes import fit_family, is_family, train_tokenizer
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,8 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the result")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of miles.safetensors")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, help="fewer steps, for a trial")
+    parser.add_argument("--steps", type=int, help="fewer steps, of a family objects, for a trial")
     given = parser.parse_args(arguments)
+    if is_family(given.recipe):
+        for name, tokenizer in fit_family(given.recipe, given.output, device=given.device, objects=given.steps).items():
+            print(f"{given.output / name}: {tokenizer.describe()}")
+        return
     tokenizer = train_tokenizer(
         given.recipe,
         given.output,

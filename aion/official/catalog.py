@@ -1,28 +1,27 @@
 r"""Catalogues of the objects in a stamp as the published checkpoints read them: five tokens for each object.
 
-An object is its pixel (x, y) in the 96 x 96 stamp, two components of its ellipticity and its half-light radius. Pixels
-are ids as they are; the other three are ranks in tables, see `aion.official.table`. The transformer counts them all in
-one vocabulary, whose first 204 ids are taken by marks of a text tokenizer (end of sequence and others): x begins at
-204, y at 300, the components of the ellipticity at 396 and 1420, the radius at 2444.
+An object is its pixel (x, y) in the 96 x 96 stamp of the Legacy Surveys, two components of its ellipticity and its
+half-light radius. Pixels are ids as they are; the other three are ranks in tables, see `aion.official.table`. The
+transformer counts them all in one vocabulary, whose first 204 ids are taken by marks of a text tokenizer (end of
+sequence and others): x begins at 204, y at 300, the components of the ellipticity at 396 and 1420, the radius at 2444.
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
 """
 
-__all__ = ["Catalog", "OFFSET", "OfficialCatalogTokenizer"]
+__all__ = ["OFFSET", "OfficialCatalogTokenizer"]
 
 import math
 import warnings
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import torch
 
 from torch import Tensor, nn
 
-from aion.observations import Observation, Scalar
+from aion.catalog import Catalog
+from aion.observations import PIXEL_SCALES
 from aion.official.grid import PIXELS, place
 from aion.official.table import Reservoir
 from aion.official.tokenizer import PublishedTokenizer
@@ -31,62 +30,7 @@ from aion.tokens import Tokens
 OFFSET = 204  # ids of the vocabulary before the first that stands for a number
 CODES, SAMPLE = 1024, 100_000  # of the tables, in all published files
 LONGEST = 50  # tokens
-
-
-@dataclass(frozen=True, eq=False)
-class Catalog(Observation):
-    """Holds the objects seen in a stamp around each target.
-
-    Arguments:
-        x: pixel along a row of the stamp, a whole number, with shape `(B, K)` for at most K objects. NaN in all five
-            arguments means that there is no such object.
-        y: pixel along a column, a whole number.
-        shape_e1: first component of the ellipticity.
-        shape_e2: second component of the ellipticity.
-        shape_r: half-light radius in arcsec.
-
-    Raises:
-        TypeError: for values with a unit or that are not real numbers.
-        ValueError: for shapes that disagree, an empty batch, infinite values or an object with a value missing.
-    """
-
-    x: Tensor
-    y: Tensor
-    shape_e1: Tensor
-    shape_e2: Tensor
-    shape_r: Tensor
-
-    def __post_init__(self) -> None:
-        columns = {}
-        for field in fields(self):
-            columns[field.name] = Scalar(getattr(self, field.name)).value  # which checks and converts it
-        shapes = {tuple(value.shape) for value in columns.values()}
-        if len(shapes) > 1 or len(shape := shapes.pop()) != 2:
-            msg = (
-                f"Catalog: wanted five columns of one shape (B, K), given {[tuple(v.shape) for v in columns.values()]}"
-            )
-            raise ValueError(msg)
-        known = ~torch.isnan(torch.stack(list(columns.values())))
-        if (bad := known.any(0) & ~known.all(0)).any():
-            row, column = bad.nonzero()[0].tolist()
-            msg = f"Catalog: object {column} of row {row} has some of its five values but not all (of shape {shape})"
-            raise ValueError(msg)
-        self._set(**columns)
-
-    @property
-    def measured(self) -> Tensor:
-        """Tells which objects there are, `(B, K)`."""
-        return ~torch.isnan(self.x)
-
-    @classmethod
-    def stack(cls, catalogs: Sequence["Catalog"]) -> "Catalog":
-        """Joins batches of catalogues; shorter ones are filled up with NaN."""
-        longest = max(catalog.x.shape[1] for catalog in catalogs)
-
-        def fill(value: Tensor) -> Tensor:
-            return nn.functional.pad(value, (0, longest - value.shape[1]), value=math.nan)
-
-        return cls(**{f.name: torch.cat([fill(getattr(c, f.name)) for c in catalogs]) for f in fields(cls)})
+SCALE = PIXEL_SCALES["decam"]  # arcsec per pixel
 
 
 class OfficialCatalogTokenizer(PublishedTokenizer):
@@ -95,6 +39,8 @@ class OfficialCatalogTokenizer(PublishedTokenizer):
     Tokens stand one after the other, at (0, n). In what order the published models were trained on objects, and whether
     with a mark of the end, is not known: they are kept in the order given, without one. A shape beyond its table
     gets the outermost id, with a warning.
+
+    The target is at pixel (48, 48); positions are rounded to the nearest pixel.
 
     With `parity=True` a catalogue may be longer, which the published package does not check, and there is no warning.
 
@@ -140,7 +86,7 @@ class OfficialCatalogTokenizer(PublishedTokenizer):
         """Turns catalogues into `(B, 5 * K)` tokens, those of the objects that are there at (0, 0), (0, 1), ...
 
         Raises:
-            ValueError: for too many objects, or a pixel that is not a whole number from 0 to 95.
+            ValueError: for too many objects, or one outside the stamp.
         """
         self.check(observation)
         measured = observation.measured
@@ -148,16 +94,17 @@ class OfficialCatalogTokenizer(PublishedTokenizer):
             row = int(long.nonzero()[0])
             msg = f"row {row} has {int(measured[row].sum())} objects: the published models take {LONGEST // 5} at most"
             raise ValueError(msg)
-        pixels = torch.stack([observation.x, observation.y], dim=-1)
-        wrong = (pixels != pixels.round()) | (pixels < 0) | (pixels > PIXELS - 1)
+        offset = torch.stack([observation.x, observation.y], dim=-1)
+        pixels = (offset / SCALE).round() + PIXELS // 2
+        wrong = (pixels < 0) | (pixels > PIXELS - 1)
         if (bad := measured & wrong.any(-1)).any():
             row, column = bad.nonzero()[0].tolist()
             msg = (
-                f"object {column} of row {row} is at {tuple(pixels[row, column].tolist())}: wanted whole pixels, "
-                f"0 to {PIXELS - 1}"
+                f"object {column} of row {row} is at {tuple(offset[row, column].tolist())} arcsec, outside the "
+                f"published stamp of {PIXELS} x {PIXELS} pixels of {SCALE} arcsec"
             )
             raise ValueError(msg)
-        shapes = torch.stack([observation.shape_e1, observation.shape_e2, observation.shape_r])
+        shapes = torch.stack([observation.e1, observation.e2, observation.r])
         tables = self._tables
         beyond = (shapes < tables[:, :1, None]) | (shapes > tables[:, -1:, None])
         if not self.parity and beyond.any():
@@ -184,15 +131,14 @@ class OfficialCatalogTokenizer(PublishedTokenizer):
         known = (valid & (codes >= 0) & (codes < ends)).all(-1, keepdim=True)
         codes = torch.where(known, codes, 0)
         shapes = [table[codes[..., 2 + i]] for i, table in enumerate(self._tables)]
-        values = torch.stack([codes[..., 0].float(), codes[..., 1].float(), *shapes])
+        offset = (codes[..., :2] - PIXELS // 2) * SCALE
+        values = torch.stack([*offset.unbind(-1), *shapes])
         return Catalog(*values.masked_fill(~known[..., 0], math.nan))
 
     def loss(self, observation: Catalog, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Computes the mean squared error of the shapes in a round trip, a figure to watch: nothing is trained."""
         decoded = self.decode(self.encode(observation))
-        pairs = [
-            (getattr(o, n)[o.measured] for o in (observation, decoded)) for n in ("shape_e1", "shape_e2", "shape_r")
-        ]
+        pairs = [(getattr(o, n)[o.measured] for o in (observation, decoded)) for n in ("e1", "e2", "r")]
         return {
             "loss": torch.stack([(a - b).square().sum() for a, b in pairs]).sum() / observation.measured.sum().clamp(1)
         }

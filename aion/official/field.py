@@ -8,21 +8,19 @@ References:
     | Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023), arXiv 2309.15505
 """
 
-__all__ = ["Field", "OfficialFieldTokenizer"]
+__all__ = ["OfficialFieldTokenizer"]
 
 import itertools
 import math
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from torch import Tensor, nn
 
-from aion.observations import Observation, Scalar
+from aion.field import Field
 from aion.official.grid import PIXELS, chunked, place, places, window
 from aion.official.quantize import check_levels, published_fsq
 from aion.official.tokenizer import PublishedTokenizer
@@ -38,40 +36,6 @@ TRAINING = {
     "lr_warmup",
     "quantisation_loss_weight",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Field(Observation):
-    """Holds maps of one quantity over a stamp, such as which pixels belong to an object.
-
-    Arguments:
-        value: with shape `(B, H, W)`; NaN means "not measured".
-
-    Raises:
-        TypeError: for values with a unit or that are not real numbers.
-        ValueError: for another shape, an empty batch or an infinite value.
-    """
-
-    value: Tensor
-
-    def __post_init__(self) -> None:
-        value = self.value if hasattr(self.value, "reshape") else np.asarray(self.value)
-        shape = tuple(value.shape)
-        if len(shape) != 3 or 0 in shape:
-            msg = f"Field: value must be (B, H, W), not empty, given shape {shape}; for one map use value[None]"
-            raise ValueError(msg)
-        self._set(value=Scalar(value.reshape(shape[0], -1)).value.reshape(shape))  # which checks and converts it
-
-    @property
-    def measured(self) -> Tensor:
-        """Tells which pixels were measured, `(B, H, W)`."""
-        return ~torch.isnan(self.value)
-
-    @classmethod
-    def stack(cls, maps: Sequence["Field"]) -> "Field":
-        """Joins batches of maps; smaller ones are centred in unmeasured pixels."""
-        shape = [max(m.value.shape[axis] for m in maps) for axis in (1, 2)]
-        return cls(torch.cat([window(m.value, shape, math.nan) for m in maps]))
 
 
 class OfficialFieldTokenizer(PublishedTokenizer):
@@ -201,7 +165,7 @@ class OfficialFieldTokenizer(PublishedTokenizer):
         patch = PIXELS // self.grid[0]
         known = valid.unflatten(1, self.grid).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
         value = value.masked_fill(~known, math.nan)
-        return Field(value if like is None else window(value, like.value.shape[1:], math.nan))
+        return Field(value) if like is None else Field(window(value, like.value.shape[1:], math.nan), like.pixel_scale)
 
     def loss(self, observation: Field, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Computes the mean squared error over measured pixels."""

@@ -11,7 +11,7 @@ the fixed positions of its tokens are (row, column) and (0, n).
 | `legacysurvey_image` | `tok_image` | `image` | ImageCodec | LegacySurveyImage | 4375 | 24 x 24 | nanomaggy |
 | `hsc_image` | `tok_image_hsc` | `image` | ImageCodec | HSCImage | 4375 | 24 x 24 | nanomaggy |
 | `legacysurvey_segmentation_map` | `tok_segmap` | `segmentation_map` | ScalarFieldCodec | LegacySurveySegmentationMap | 1000 | 12 x 12 | 0 to 1 |
-| `legacysurvey_catalog` | `catalog` | `catalog` | CatalogCodec | LegacySurveyCatalog | 3468 | up to 50 | pixel, arcsec |
+| `legacysurvey_catalog` | `catalog` | `catalog` | CatalogCodec | LegacySurveyCatalog | 3468 | up to 50 | arcsec |
 | `desi_spectrum` | `tok_spectrum_desi` | `spectrum` | SpectrumCodec | DESISpectrum | 1024 | 273 | 1e-17 erg/s/cm2/A |
 | `sdss_spectrum` | `tok_spectrum_sdss` | `spectrum` | SpectrumCodec | SDSSSpectrum | 1024 | 273 | 1e-17 erg/s/cm2/A |
 | `gaia_bp_coefficients` | `tok_xp_bp` | `bp_coefficients` | MultiScalarCodec | GaiaXpBp | 1024 | 55 | as published |

@@ -10,11 +10,14 @@ import torch
 
 from torch import Tensor
 
+from aion.catalog import Catalog
+from aion.field import Field
 from aion.observations import Image, Observation, Scalar, Spectrum, near_miss
 from aion.sky.draws import Draws
 from aion.sky.gaia import gaia_catalog
 from aion.sky.galaxies import MAX_REDSHIFT, galaxy_parameters, galaxy_source
 from aion.sky.images import IMAGE_BANDS, IMAGE_SHAPE, legacy_image
+from aion.sky.maps import segmentation_map, stamp_catalog
 from aion.sky.photometry import legacy_photometry, synthetic_flux
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
@@ -33,7 +36,8 @@ _GAIA = (
     "gaia_parallax",
 )
 MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
-OPTIONAL = tuple(SURVEYS)  # simulated only if asked for by name
+_MAPS = ("legacysurvey_catalog", "legacysurvey_segmentation_map")
+OPTIONAL = (*SURVEYS, *_MAPS)  # simulated only if asked for by name
 _LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
 
 
@@ -101,11 +105,13 @@ class Sky:
         parameters, star = self._parameters(draws)
         has = self._presence(draws)
         out: dict[str, Observation] = dict(self._given(draws, parameters))
+        if self._wanted(_MAPS):
+            out |= self._maps(has["image"], parameters, star, draws)
         if set(self.modalities) - set(out):
             source, true = self._source(draws, parameters, star)
             for name in self._wanted(INSTRUMENTS):
                 out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
-            for name in self._wanted(OPTIONAL):
+            for name in self._wanted(tuple(SURVEYS)):
                 out[name] = self._star_spectrum(name, star, source, parameters, draws, noise)
             if self._wanted(_LEGACY):
                 values = legacy_photometry(true, parameters["radius"], draws, noise)
@@ -219,6 +225,17 @@ class Sky:
             seen = legacy_image(griz, shape, star[rows], draws[rows], self._templates, noise)
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
         return Image(*values, bands=IMAGE_BANDS)
+
+    def _maps(self, has: Tensor, parameters: dict[str, Tensor], star: Tensor, draws: Draws) -> dict[str, Observation]:
+        """Returns what is marked in the image of those objects that were imaged."""
+        catalog = stamp_catalog(parameters, draws)
+        out = {
+            "legacysurvey_catalog": Catalog(**{k: v.masked_fill(~has[:, None], math.nan) for k, v in catalog.items()})
+        }
+        if self._wanted(("legacysurvey_segmentation_map",)):
+            value, scale = segmentation_map(parameters, star, draws)
+            out["legacysurvey_segmentation_map"] = Field(value.masked_fill(~has[:, None, None], math.nan), scale)
+        return out
 
     def _gaia(
         self, star: Tensor, source: Source, true: Tensor, parameters: dict[str, Tensor], draws: Draws, noise: bool

@@ -1,10 +1,20 @@
 """Tokenizers: an observation in, discrete tokens at physical positions out, and back."""
 
-__all__ = ["ImageTokenizer", "ScalarTokenizer", "SpectrumTokenizer", "Tokenizer", "build"]
+__all__ = [
+    "CatalogTokenizer",
+    "FieldTokenizer",
+    "ImageTokenizer",
+    "ScalarTokenizer",
+    "SpectrumTokenizer",
+    "Tokenizer",
+    "build",
+]
 
 from collections.abc import Iterable
 
 from aion.tokenizers.base import Tokenizer
+from aion.tokenizers.catalog import CatalogTokenizer
+from aion.tokenizers.field import FieldTokenizer
 from aion.tokenizers.image import ImageTokenizer
 from aion.tokenizers.scalar import ScalarTokenizer
 from aion.tokenizers.spectrum import SpectrumTokenizer
@@ -20,7 +30,8 @@ def build(config: dict, others: Iterable[type[Tokenizer]] = ()) -> Tokenizer:
     Raises:
         ValueError: for an unknown kind or for arguments its class does not take.
     """
-    kinds = {cls.kind: cls for cls in (ImageTokenizer, ScalarTokenizer, SpectrumTokenizer, *others)}
+    own = (CatalogTokenizer, FieldTokenizer, ImageTokenizer, ScalarTokenizer, SpectrumTokenizer)
+    kinds = {cls.kind: cls for cls in (*own, *others)}
     arguments = dict(config)
     kind = arguments.pop("kind", None)
     if kind not in kinds:

@@ -105,3 +105,9 @@ class Tokenizer(nn.Module, ABC):
 
     def check_name(self, name: str, observation: Observation) -> None:
         """Refuses an observation that cannot be what the modality `name` stands for; by default none."""
+
+    def check_ids(self, tokens: Tokens) -> None:
+        """Refuses tokens that are valid and have an id that there is not."""
+        if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
+            msg = f"{self.kind} tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
+            raise ValueError(msg)

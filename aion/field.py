@@ -1,0 +1,76 @@
+"""Maps of one quantity over a stamp, such as which pixels belong to an object."""
+
+__all__ = ["Field"]
+
+import math
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from torch import Tensor
+
+from aion.observations import PIXEL_SCALES, Observation, Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Field(Observation):
+    """Holds maps of one quantity.
+
+    Arguments:
+        value: with shape `(B, H, W)`; row 0 is the first row of the array. NaN means "not measured".
+        pixel_scale: arcsec per pixel, a number or `(B,)`; by default that of the Legacy Surveys.
+
+    Raises:
+        TypeError: for values with a unit or that are not real numbers.
+        ValueError: for another shape, an empty batch, an infinite value or a pixel scale that is not positive.
+    """
+
+    value: Tensor
+    pixel_scale: Tensor | float = PIXEL_SCALES["decam"]
+
+    def __post_init__(self) -> None:
+        value = self.value if hasattr(self.value, "reshape") else np.asarray(self.value)
+        shape = tuple(value.shape)
+        if len(shape) != 3 or 0 in shape:
+            msg = f"Field: value must be (B, H, W), not empty, given shape {shape}; for one map use value[None]"
+            raise ValueError(msg)
+        value = Scalar(value.reshape(shape[0], -1)).value.reshape(shape)  # which checks and converts it
+        scale = torch.as_tensor(self.pixel_scale, dtype=torch.float32, device=value.device)
+        positive = bool(((scale > 0) & torch.isfinite(scale)).all())
+        if scale.ndim > 1 or (scale.ndim == 1 and len(scale) != shape[0]) or not positive:
+            msg = f"Field: pixel_scale must be positive, a number or ({shape[0]},), given {self.pixel_scale!r}"
+            raise ValueError(msg)
+        self._set(value=value, pixel_scale=scale.expand(shape[0]))
+
+    @property
+    def measured(self) -> Tensor:
+        """Tells which pixels were measured, `(B, H, W)`."""
+        return ~torch.isnan(self.value)
+
+    @classmethod
+    def stack(cls, maps: Sequence["Field"]) -> "Field":
+        """Joins batches of maps; smaller ones are centred in unmeasured pixels, so that pixel n // 2 is the middle one.
+
+        Raises:
+            TypeError: for anything that is no field.
+            ValueError: for none at all.
+        """
+        for field in maps:
+            if not isinstance(field, cls):
+                msg = f"Field.stack: wanted Field, given {type(field).__name__}"
+                raise TypeError(msg)
+        if not maps:
+            msg = "Field.stack: wanted at least one observation, given none"
+            raise ValueError(msg)
+        height, width = (max(field.value.shape[axis] for field in maps) for axis in (1, 2))
+
+        def place(value: Tensor) -> Tensor:
+            h, w = value.shape[1:]
+            top, left = height // 2 - h // 2, width // 2 - w // 2
+            return F.pad(value, (left, width - w - left, top, height - h - top), value=math.nan)
+
+        return cls(torch.cat([place(f.value) for f in maps]), torch.cat([f.pixel_scale for f in maps]))
