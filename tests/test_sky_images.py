@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aion.sky.draws import Draws
-from aion.sky.images import IMAGE_SHAPE, legacy_image
+from aion.sky.images import HSC, LEGACY, hsc_flux, observe_image
 from aion.sky.templates import Templates
 
 TEMPLATES = Templates.load()
@@ -20,7 +20,7 @@ def observe(
     shape = {"radius": full(radius), "e1": full(e1), "e2": full(e2), "bulge": full(0.3)}
     true = torch.tensor([0.5, 1.0, 1.2, 1.4], dtype=torch.float64) * full(flux)[:, None]
     kind = torch.full((n,), star)
-    return legacy_image(true, shape, kind, Draws(0, torch.arange(n)), TEMPLATES, noise)
+    return observe_image(true, shape, kind, Draws(0, torch.arange(n)), TEMPLATES, noise)
 
 
 def moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -92,7 +92,7 @@ def test_noise_is_as_reported_and_of_the_published_depth():
     noisy, ivar = observe(60, 0.0, star=True, flux=3.0, noise=True)
     clean, same = observe(60, 0.0, star=True, flux=3.0)
     assert torch.equal(ivar, same)
-    assert noisy.shape == (60, *IMAGE_SHAPE)
+    assert noisy.shape == (60, *LEGACY.shape)
     measured = ivar > 0
     chi = ((noisy - clean) * ivar.sqrt())[measured].double()
     assert (chi**2).mean().item() == pytest.approx(1, abs=0.01)

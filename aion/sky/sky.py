@@ -1,6 +1,6 @@
 """The simulated sky: objects by number, each seen by several surveys."""
 
-__all__ = ["MODALITIES", "Sky"]
+__all__ = ["MODALITIES", "OPTIONAL", "Sky"]
 
 import math
 
@@ -14,7 +14,7 @@ from aion.observations import Image, Observation, Scalar, Spectrum, near_miss
 from aion.sky.draws import Draws
 from aion.sky.gaia import gaia_catalog
 from aion.sky.galaxies import MAX_REDSHIFT, galaxy_parameters, galaxy_source
-from aion.sky.images import IMAGE_BANDS, IMAGE_SHAPE, legacy_image
+from aion.sky.images import HSC, LEGACY, hsc_flux, observe_image
 from aion.sky.photometry import legacy_photometry, synthetic_flux
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
@@ -32,6 +32,8 @@ _GAIA = (
     "gaia_parallax",
 )
 MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
+OPTIONAL = ("hsc_image",)  # simulated only if asked for by name
+_CAMERAS = {"legacysurvey_image": LEGACY, "hsc_image": HSC}
 _LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
 
 
@@ -45,7 +47,8 @@ class Sky:
         seed: any integer; each seed is another sky.
         galaxies: share of the objects that are galaxies; the others are stars.
         max_redshift: largest redshift of a galaxy, at most 1.05.
-        modalities: names of what is simulated; all of `MODALITIES` by default. Only these are computed.
+        modalities: names of what is simulated; all of `MODALITIES` by default, and those of `OPTIONAL` if named. Only
+            these are computed.
         device: where everything is computed.
         varied: whether every spectrum has a grid, ends, gaps and a flux scale of its own, see `aion.sky.spectra`.
         complete: whether every object has all that is possible for its kind. By default some lack a spectrum of one
@@ -76,8 +79,8 @@ class Sky:
             raise TypeError(msg)
         self.modalities = tuple(MODALITIES if modalities is None else modalities)
         for name in self.modalities:
-            if name not in MODALITIES:
-                msg = f"Sky: unknown modality {name!r}; {near_miss(name, MODALITIES)}"
+            if name not in (known := (*MODALITIES, *OPTIONAL)):
+                msg = f"Sky: unknown modality {name!r}; {near_miss(name, known)}"
                 raise ValueError(msg)
         self.seed, self.galaxies, self.max_redshift = int(seed), float(galaxies), float(max_redshift)
         self._templates = Templates.load(str(torch.device(device)))
@@ -105,8 +108,8 @@ class Sky:
             if self._wanted(_LEGACY):
                 values = legacy_photometry(true, parameters["radius"], draws, noise)
                 out |= _scalars(values, has["photometry"])
-            if self._wanted(("legacysurvey_image",)):
-                out["legacysurvey_image"] = self._image(has["image"], true, parameters, star, draws, noise)
+            for name in self._wanted(_CAMERAS):
+                out[name] = self._image(name, has[name], true, parameters, star, draws, noise)
             if self._wanted(_GAIA):
                 out |= self._gaia(star, source, true, parameters, draws, noise)
         return {name: out[name] for name in self.modalities}
@@ -165,13 +168,15 @@ class Sky:
     def _presence(self, draws: Draws) -> dict[str, Tensor]:
         """Draws which surveys observed each object."""
         u, v = draws.uniform("presence"), draws.uniform("presence.legacy", count=2)
+        w = draws.uniform("presence.hsc")
         if self.complete:
-            u, v = torch.ones_like(u), torch.zeros_like(v)
+            u, v, w = torch.ones_like(u), torch.zeros_like(v), torch.zeros_like(w)
         return {
             "desi_spectrum": (u < 0.40) | (u >= 0.72),
             "sdss_spectrum": (u >= 0.40) & (u < 0.67) | (u >= 0.72),
             "photometry": v[:, 0] < 0.95,
-            "image": v[:, 1] < 0.8,
+            "legacysurvey_image": v[:, 1] < 0.8,
+            "hsc_image": w < 0.8,
         }
 
     def _spectrum(
@@ -189,18 +194,27 @@ class Sky:
         return Spectrum(*values)
 
     def _image(
-        self, has: Tensor, true: Tensor, parameters: dict[str, Tensor], star: Tensor, draws: Draws, noise: bool
+        self,
+        name: str,
+        has: Tensor,
+        true: Tensor,
+        parameters: dict[str, Tensor],
+        star: Tensor,
+        draws: Draws,
+        noise: bool,
     ) -> Image:
         """Observes those objects that were imaged; the others stay unmeasured."""
-        flux = torch.zeros(len(draws), *IMAGE_SHAPE, device=self.device)
+        camera = _CAMERAS[name]
+        flux = torch.zeros(len(draws), *camera.shape, device=self.device)
         values = (flux, flux.clone())
         rows = has.nonzero().flatten()
         if len(rows):
             shape = {key: parameters[key][rows] for key in ("radius", "e1", "e2", "bulge")}
-            griz = true[rows, : len(IMAGE_BANDS)]
-            seen = legacy_image(griz, shape, star[rows], draws[rows], self._templates, noise)
+            own = true[rows, : len(LEGACY.bands)]
+            own = own if camera is LEGACY else hsc_flux(own)
+            seen = observe_image(own, shape, star[rows], draws[rows], self._templates, noise, camera)
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
-        return Image(*values, bands=IMAGE_BANDS)
+        return Image(*values, bands=camera.bands)
 
     def _gaia(
         self, star: Tensor, source: Source, true: Tensor, parameters: dict[str, Tensor], draws: Draws, noise: bool
