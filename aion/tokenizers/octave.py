@@ -1,0 +1,148 @@
+r"""One octave of an image tokenizer: patches of one size, what they add to coarser ones, and the error left.
+
+With the flux f, its inverse variance w and what the coarser octaves say, a model m with the error e (at the coarsest
+m = 0 and e = s, the softening), the network sees :math:`\mathrm{asinh}((f - m)/e)` times the Wiener weight
+:math:`1 - 1/(1 + w q)`, where q is the power to be expected of :math:`f - m`: :math:`e^2`, at the coarsest
+:math:`s^2 + f^2`. A pixel that was not measured has the weight 0. The decoder answers with numbers d, a and b for each
+band: :math:`m' = m + e\sinh d` and :math:`e'^2 = (e\,\mathrm{exp}\,a)^2 + (m'\,\mathrm{exp}\,b)^2`, a floor and a share
+of the flux. So every octave works in units of the error of the one before, which whoever decodes knows too.
+"""
+
+__all__ = ["Octave", "State"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from torch import Tensor, nn
+
+from aion.nn.attention import layer_norm
+from aion.nn.convolution import ConvBlock2d
+from aion.tokenizers.bands import BandWeights
+
+_USUAL_BANDS = 4  # the sum over bands is scaled to that of as many
+_LARGEST = 1e18  # nanomaggy; its square is finite
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Holds what is known after an octave.
+
+    Arguments:
+        model: flux in nanomaggy, `(B, C, H, W)`.
+        error: its error, same shape.
+        context: features of the decoder, `(B, D, h, w)`; None before the first octave.
+    """
+
+    model: Tensor
+    error: Tensor
+    context: Tensor | None = None
+
+
+class Octave(nn.Module):
+    """Encodes and decodes the patches of one size.
+
+    Arguments:
+        bands: names of the bands with corrections of their own.
+        patch: pixels on the side of a patch.
+        width: channels of the convolutions.
+        depth: number of residual blocks in the encoder and in the decoder.
+        latent: dimensions of the latent.
+        basis: number of functions of wavelength, see `BandWeights`.
+        informed: whether the network is told the noise and the size of the pixels.
+        coarser: channels of the octave before; 0 for the first.
+    """
+
+    def __init__(
+        self,
+        bands: Sequence[str],
+        patch: int,
+        width: int,
+        depth: int,
+        latent: int,
+        basis: int,
+        informed: bool,
+        coarser: int,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.stem = BandWeights(bands, (width, patch, patch), _USUAL_BANDS * patch**2, basis)
+        self.noise = BandWeights(bands, (width,), _USUAL_BANDS, basis) if informed else None
+        self.scale = nn.Linear(1, 2 * width, bias=False) if informed else None
+        self.expand = nn.Linear(coarser, 4 * width) if coarser else None
+        self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.latent_norm = layer_norm(width)
+        self.to_latent = nn.Linear(width, latent)
+        self.from_latent = nn.Linear(latent, width)
+        self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.pixels_norm = layer_norm(width)
+        self.head = BandWeights(bands, (patch**2 + 2, width), width, basis)
+        self.head_bias = BandWeights(bands, (patch**2 + 2,), 64, basis)
+
+    def context(self, state: State, scale: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Returns what encoder and decoder know beforehand: coarser features and the size of the pixels `(B,)`."""
+        encoder, decoder = 0.0, 0.0
+        if self.expand is not None:
+            fine = F.pixel_shuffle(self.expand(state.context.movedim(1, -1)).movedim(-1, 1), 2)
+            encoder, decoder = fine, fine
+        if self.scale is not None:
+            told = self.scale(scale.log()[:, None])[..., None, None].chunk(2, dim=1)
+            encoder, decoder = encoder + told[0], decoder + told[1]
+        return encoder, decoder
+
+    def encode(
+        self,
+        flux: Tensor,
+        ivar: Tensor,
+        state: State,
+        context: Tensor | float,
+        mask: Tensor,
+        bands: Sequence[str],
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """Returns latents `(B, h, w, d)`; `mask` `(B, 1, h, w)` is 1 where a patch was measured."""
+        known = (ivar > 0).to(flux.dtype)
+        residual = (flux - state.model).clamp(-_LARGEST, _LARGEST)
+        weight = known
+        if self.noise is not None:
+            power = state.error.square() + (residual.square() if self.expand is None else 0)
+            weight = 1 - 1 / (1 + power * ivar)
+        signal = (residual / state.error).asinh() * weight
+        share = F.avg_pool2d(known, self.patch).sum(1, keepdim=True)  # bands present in each patch
+        x = F.conv2d(signal, self.stem(bands, shift).movedim(0, 1), stride=self.patch)
+        if self.noise is not None:
+            told = F.avg_pool2d(weight, self.patch)
+            x = x + F.conv2d(told, self.noise(bands, shift).T[..., None, None])
+        x = x * (_USUAL_BANDS / share.clamp(min=1e-6)).sqrt() * (share > 0) + context
+        for block in self.encoder:
+            x = block(x, mask)
+        return self.to_latent(self.latent_norm((x * mask).movedim(1, -1)))
+
+    def decode(
+        self,
+        values: Tensor,
+        kept: Tensor,
+        state: State,
+        context: Tensor | float,
+        mask: Tensor,
+        bands: Sequence[str],
+        shift: Tensor | None = None,
+    ) -> State:
+        """Adds what the codes `(B, h, w, d)` of the tokens `kept` `(B, h, w)` say."""
+        x = (self.from_latent(values) * kept[..., None]).movedim(-1, 1) + context
+        for block in self.decoder:
+            x = block(x, mask)
+        x = x * mask
+        weights, bias = self.head(bands, shift), self.head_bias(bands, shift)
+        out = F.linear(self.pixels_norm(x.movedim(1, -1)), weights.flatten(0, 1), bias.flatten())
+        out = out.movedim(-1, 1).unflatten(1, (len(bands), -1))
+        change = F.pixel_shuffle(out[:, :, :-2].flatten(1, 2), self.patch).clamp(-12, 12).sinh()
+        floor, share = (self.pixels(out[:, :, k]) for k in (-2, -1))
+        model = state.model + state.error * change
+        floor, share = state.error * floor.clamp(-7, 7).exp(), model * share.clamp(-20, 2).exp()
+        return State(model, (floor.square() + share.square()).sqrt(), x)
+
+    def pixels(self, patches: Tensor) -> Tensor:
+        """Repeats what there is for each patch `(..., h, w)` for each of its pixels."""
+        return patches.repeat_interleave(self.patch, -1).repeat_interleave(self.patch, -2)
