@@ -108,7 +108,7 @@ def hsc_flux(griz: Tensor) -> Tensor:
 
 
 def _grid(draws: Draws, camera: Camera) -> tuple[Tensor, Tensor]:
-    """Returns the offset of every pixel from the object in arcsec to the north and to the east, `(B, H, 1)`, `(B, 1, W)`."""
+    """Returns the offset of every pixel from the object in arcsec, north `(B, H, 1)` and east `(B, 1, W)`."""
     pixel = (torch.arange(camera.size, device=draws.index.device) - (camera.size - 1) / 2) * camera.scale
     offset = draws.uniform("offset", -0.5 * camera.scale, 0.5 * camera.scale, 2).float()
     return (pixel - offset[:, :1])[:, :, None], -(pixel - offset[:, 1:])[:, None, :]

@@ -242,10 +242,10 @@ class ImageTokenizer(Tokenizer):
         return rows * self.patch // 2 - shape[0] // 2, columns * self.patch // 2 - shape[1] // 2
 
     def _prepare(self, image: Image) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """Returns flux and ivar padded to whole patches, bands in alphabetical order, and these."""
+        """Returns flux and ivar padded to whole patches, bands in the order of `readable`, and these."""
         self.check(image)
         self._check_bands(image.bands)
-        order = sorted(range(len(image.bands)), key=lambda i: image.bands[i])
+        order = sorted(range(len(image.bands)), key=lambda i: self.readable.index(image.bands[i]))
         height, width = image.flux.shape[2:]
         (rows, columns), (top, left) = self._grid((height, width)), self._margins((height, width))
         margin = (left, columns * self.patch - width - left, top, rows * self.patch - height - top)
