@@ -88,7 +88,15 @@ def tokenizers(observations) -> dict:
     return {
         "image": ImageTokenizer(patch=4, width=16, depth=1, levels=[5, 5, 4]),
         "octaves": ImageTokenizer(
-            patch=4, width=[16, 12], depth=1, levels=[5, 5, 4], octaves=2, basis=3, informed=True, hidden=0.3
+            patch=4,
+            width=[16, 12, 8],
+            depth=1,
+            levels=[5, 5, 4],
+            octaves=3,
+            details=1,
+            basis=3,
+            informed=True,
+            hidden=0.3,
         ),
         "redshift": ScalarTokenizer(bins=32).fit(Scalar(sample), spacing="log1p"),
         "spectrum": SpectrumTokenizer(start=3500, stop=8000, width=16, depth=1, levels=[5, 4, 4], scale_bins=64),

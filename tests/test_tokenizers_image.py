@@ -143,9 +143,9 @@ def test_finer_tokens_stand_only_where_there_is_more_to_say(octaves):
     image = bright()
     tokens = octaves.encode(image)
     fine = tokens.valid & (tokens.ids >= octaves.quantizer.size)
-    assert fine.sum(1).tolist() == [1, 1]
-    centre = [(21 // 2 + 0.5) * 2 - 16, (10 // 2 + 0.5) * 2 - 16]
-    torch.testing.assert_close(tokens.position[fine], torch.tensor([centre] * 2) * 0.262)
+    assert fine.sum(1).tolist() == [2, 2]
+    centre = [[(21 // p + 0.5) * p - 16, (10 // p + 0.5) * p - 16] for p in (2, 1)]
+    torch.testing.assert_close(tokens.position[fine], torch.tensor(centre * 2) * 0.262)
     assert (tokens.valid & ~fine).sum(1).tolist() == [64, 64]
 
 
@@ -254,6 +254,7 @@ def test_bad_input_is_refused(tokenizer):
         ({"bands": ["decam-q"]}, "unknown band 'decam-q'"),
         ({"patch": 6, "octaves": 3}, "a patch that can be halved"),
         ({"octaves": 2, "width": [8]}, "a width and a depth for each"),
+        ({"octaves": 2, "details": 2}, "details=2"),
         ({"octaves": 0}, "octaves=0"),
     ],
 )

@@ -33,7 +33,7 @@ from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
 from aion.tokenizers.bands import expected_noise, known_bands
 from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
-from aion.tokenizers.octave import Octave, State
+from aion.tokenizers.octave import Detail, Octave, State, Survey
 from aion.tokens import Tokens
 
 _JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
@@ -41,7 +41,7 @@ _JITTER = 0.02  # of ln wavelength while training, so that bands between those t
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """Holds what became of an octave: latent `(B, h, w, d)`, ids and kept `(B, h, w)`, and the state after it."""
+    """Holds what became of an octave: latents `(M, d)` of its tokens, ids and kept `(B, h, w)`, the state after it."""
 
     latent: Tensor
     ids: Tensor
@@ -56,10 +56,11 @@ class ImageTokenizer(Tokenizer):
         bands: names of the bands with weights of their own, see `aion.observations.BANDS`. With a basis, others of
             which the usual noise is known (see `aion.tokenizers.bands`) are read and rendered by their wavelength.
         patch: pixels on the side of a patch of the coarsest octave; a multiple of 2 for each finer one.
-        width: channels of the convolutions; one number, or one for each octave.
+        width: features of a patch; one number, or one for each octave.
         depth: number of residual blocks in the encoder and in the decoder of an octave; the same.
         levels: levels of the quantiser of each octave, see `aion.nn.quantize.FSQ`.
         octaves: number of sizes of patches.
+        details: how many of them, the finest, are computed patch by patch, where there is a token.
         basis: number of functions of wavelength that the weights of bands are made of; 0 reads `bands` alone.
         informed: whether the network is told the noise and the size of the pixels.
         worth: what a finer token must be able to gain, over its cost.
@@ -80,6 +81,7 @@ class ImageTokenizer(Tokenizer):
         depth: int | Sequence[int] = 2,
         levels: Sequence[int] = (7, 5, 5, 5, 5),
         octaves: int = 1,
+        details: int = 0,
         basis: int = 0,
         informed: bool = False,
         worth: float = 2.0,
@@ -93,6 +95,7 @@ class ImageTokenizer(Tokenizer):
             depth=depth if isinstance(depth, int) else depths,
             levels=list(levels),
             octaves=octaves,
+            details=details,
             basis=basis,
             informed=informed,
             worth=worth,
@@ -102,10 +105,12 @@ class ImageTokenizer(Tokenizer):
             if band not in BANDS:
                 msg = f"ImageTokenizer: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
-        if octaves < 1 or patch % 2 ** (octaves - 1) or not len(widths) == len(depths) == octaves:
+        fits = octaves >= 1 and patch % 2 ** (octaves - 1) == 0 and len(widths) == len(depths) == octaves
+        if not fits or not 0 <= details < octaves:
             msg = (
-                "ImageTokenizer: wanted a patch that can be halved for each finer octave, and a width and a depth for "
-                f"each, given patch={patch}, octaves={octaves}, width={width}, depth={depth}"
+                "ImageTokenizer: wanted a patch that can be halved for each finer octave, a width and a depth for each "
+                f"and fewer details than octaves, given patch={patch}, octaves={octaves}, details={details}, "
+                f"width={width}, depth={depth}"
             )
             raise ValueError(msg)
         self.bands, self.patch, self.worth, self.hidden = tuple(bands), patch, worth, hidden
@@ -113,10 +118,12 @@ class ImageTokenizer(Tokenizer):
         usual = [expected_noise(band) if band in known_bands() else 0.01 for band in self.bands]
         self.register_buffer("softening", torch.tensor(usual))
         self.quantizer = FSQ(levels)
-        self.octaves = nn.ModuleList(
-            Octave(self.bands, patch // 2**k, widths[k], depths[k], len(levels), basis, informed, k and widths[k - 1])
-            for k in range(octaves)
-        )
+        self.octaves = nn.ModuleList()
+        for k in range(octaves):
+            common = (self.bands, patch // 2**k, widths[k], len(levels), basis, informed, depths[k])
+            if k < octaves - details:
+                survey = Survey(*common, k and widths[k - 1])
+            self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
 
     @property
     def size(self) -> int:
@@ -159,8 +166,12 @@ class ImageTokenizer(Tokenizer):
         """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token."""
         flux, ivar, bands = self._prepare(observation)
         steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=False)
-        latent = torch.cat([(step.latent.tanh() * step.kept[..., None]).flatten(1, 2) for step in steps], 1)
-        return latent, torch.cat([step.kept.flatten(1) for step in steps], 1)
+        kept = torch.cat([step.kept.flatten(1) for step in steps], 1)
+        latent = []
+        for step in steps:
+            empty = step.latent.new_zeros(*step.kept.shape, step.latent.shape[1])
+            latent.append(empty.index_put((step.kept,), step.latent.tanh()).flatten(1, 2))
+        return torch.cat(latent, 1), kept
 
     def decode(self, tokens: Tokens, like: Image | None = None) -> Image:
         """Renders tokens in the bands and on the pixels of `like`; ivar is 0 in coarse patches without a token.
@@ -183,9 +194,9 @@ class ImageTokenizer(Tokenizer):
         for octave, (ids, kept) in zip(self.octaves, placed, strict=True):
             mask = self._mask(measured, octave)
             state = self._start(like.bands, mask, octave) if state is None else state
-            _, context = octave.context(state, like.pixel_scale)
             kept = kept & (mask[:, 0] > 0)
-            state = octave.decode(self.quantizer.values(ids), kept, state, context, mask, like.bands)
+            values = self.quantizer.values(ids[kept])
+            state = octave.decode(values, kept, state, mask, like.pixel_scale, like.bands)
         (top, left), known = self._margins((height, width)), self.octaves[0].pixels(measured[:, None])
         window = (..., slice(top, top + height), slice(left, left + width))
         flux, known = state.model[window], known[window].expand(-1, len(like.bands), -1, -1)
@@ -205,7 +216,7 @@ class ImageTokenizer(Tokenizer):
         for step in steps:
             residual = (flux - step.state.model) * known
             likelihood = gaussian_nll(residual, ivar * known, step.state.error).sum() / count
-            out["loss"] = out["loss"] + likelihood + 0.1 * spread_penalty(step.latent[step.kept])
+            out["loss"] = out["loss"] + likelihood + 0.1 * spread_penalty(step.latent)
         used = sum(step.ids[step.kept].unique().numel() for step in steps)
         return out | {
             "likelihood": likelihood,
@@ -281,12 +292,13 @@ class ImageTokenizer(Tokenizer):
         for octave in self.octaves:
             mask = self._mask(measured, octave)
             state = self._start(bands, mask, octave) if state is None else state
-            before, after = octave.context(state, scale)
-            latent = octave.encode(flux, ivar, state, before, mask, bands, shift)
             kept = measured if not steps else self._pays(flux, ivar, state, octave)
-            values, ids = self.quantizer(latent)
+            latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
+            values, codes = self.quantizer(latent)
             if complete or octave is not self.octaves[-1]:
-                state = octave.decode(values, kept, state, after, mask, bands, shift)
+                state = octave.decode(values, kept, state, mask, scale, bands, shift)
+            ids = torch.zeros_like(kept, dtype=torch.long)
+            ids[kept] = codes
             steps.append(_Step(latent, ids, kept, state))
         return steps
 
