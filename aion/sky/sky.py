@@ -19,6 +19,7 @@ from aion.sky.photometry import legacy_photometry, synthetic_flux
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
 from aion.sky.stars import star_parameters, star_source
+from aion.sky.stellar import SURVEYS, empty_star, observe_star
 from aion.sky.templates import BANDS, Templates
 
 _LEGACY = tuple(f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
@@ -32,7 +33,7 @@ _GAIA = (
     "gaia_parallax",
 )
 MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
-OPTIONAL = ("hsc_image",)  # simulated only if asked for by name
+OPTIONAL = (*SURVEYS, "hsc_image")  # simulated only if asked for by name
 _CAMERAS = {"legacysurvey_image": LEGACY, "hsc_image": HSC}
 _LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
 
@@ -105,6 +106,8 @@ class Sky:
             source, true = self._source(draws, parameters, star)
             for name in self._wanted(INSTRUMENTS):
                 out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
+            for name in self._wanted(SURVEYS):
+                out[name] = self._star_spectrum(name, star, source, parameters, draws, noise)
             if self._wanted(_LEGACY):
                 values = legacy_photometry(true, parameters["radius"], draws, noise)
                 out |= _scalars(values, has["photometry"])
@@ -190,6 +193,19 @@ class Sky:
             seen = observe_spectrum(
                 name, source[rows], magnitude, draws[rows], self._templates, varied=self.varied, noise=noise
             )
+            values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
+        return Spectrum(*values)
+
+    def _star_spectrum(
+        self, name: str, star: Tensor, source: Source, parameters: dict[str, Tensor], draws: Draws, noise: bool
+    ) -> Spectrum:
+        """Observes those stars that a survey of stars observed: four of ten, if they are not to be complete."""
+        values = empty_star(name, len(draws), self.device)
+        has = star & (self.complete | (draws.uniform(f"presence.{name}") < 0.4))
+        rows = has.nonzero().flatten()
+        if len(rows):
+            own = {key: value[rows] for key, value in parameters.items()}
+            seen = observe_star(name, source[rows], own, draws[rows], varied=self.varied, noise=noise)
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
         return Spectrum(*values)
 
