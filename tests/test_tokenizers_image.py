@@ -1,16 +1,21 @@
 """Images: bands by name, stamps of any size, missing bands, finer patches where they pay."""
 
 import math
+import os
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from aion import Image
 from aion.observations import BANDS
+from aion.sky import Sky
 from aion.tokenizers import ImageTokenizer
 from aion.tokenizers.bands import expected_noise
+from aion.tokenizers.store import load
 from aion.tokens import Tokens
 
 
@@ -149,6 +154,21 @@ def test_finer_tokens_stand_only_where_there_is_more_to_say(octaves):
     assert (tokens.valid & ~fine).sum(1).tolist() == [64, 64]
 
 
+@pytest.mark.parametrize(("octaves", "rounds"), [(1, 1), (2, 1), (3, 1), (4, 1), (4, 3)])
+def test_what_is_decoded_is_what_training_saw(octaves, rounds):
+    tokenizer = ImageTokenizer(
+        width=8, depth=1, octaves=octaves, details=octaves // 2, rounds=rounds, basis=2, informed=True
+    ).eval()
+    image = bright()
+    flux, ivar, bands = tokenizer._prepare(image)
+    with torch.no_grad():
+        steps = tokenizer._steps(flux, ivar, bands, image.pixel_scale)
+        decoded = tokenizer.decode(tokenizer.encode(image), like=image)
+    assert all(step.kept.any() for step in steps)
+    torch.testing.assert_close(decoded.flux, steps[-1].state.model)
+    torch.testing.assert_close(decoded.ivar, steps[-1].state.error ** -2)
+
+
 def test_the_coarsest_tokens_alone_decode(octaves):
     image = bright()
     tokens = octaves.encode(image)
@@ -255,9 +275,62 @@ def test_bad_input_is_refused(tokenizer):
         ({"patch": 6, "octaves": 3}, "a patch that can be halved"),
         ({"octaves": 2, "width": [8]}, "a width and a depth for each"),
         ({"octaves": 2, "details": 2}, "details=2"),
+        ({"octaves": 2, "rounds": 2}, "rounds of a detail alone"),
         ({"octaves": 0}, "octaves=0"),
     ],
 )
 def test_bad_configurations_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         ImageTokenizer(**config)
+
+
+class TestShipped:
+    """What the shipped tokenizer keeps of simulated and real stamps."""
+
+    @pytest.fixture(scope="class")
+    def shipped(self):
+        return load("image")
+
+    @pytest.mark.parametrize("name", ["legacysurvey_image", "hsc_image"])
+    def test_galaxies_keep_their_light(self, shipped, name):
+        objects = torch.arange(24)
+        sky = Sky(seed=5, modalities=[name], galaxies=1.0, max_redshift=0.6, complete=True)
+        image, clean = (sky.observe(objects, noise=noise)[name] for noise in (True, False))
+        decoded = shipped.decode(shipped.encode(image), like=image)
+        chi2 = ((image.flux - decoded.flux) ** 2 * image.ivar).flatten(1).sum(1) / image.measured.flatten(1).sum(1)
+        assert chi2.median() < 1.15
+        size = image.flux.shape[2]
+        near = (torch.arange(size) - (size - 1) / 2) * image.pixel_scale[0]
+        near = near[:, None] ** 2 + near**2 < 16
+        light, true = ((x.flux[:, 1] * near).sum((1, 2)) for x in (decoded, clean))
+        sure = (true > 5) & image.measured[:, 1].flatten(1).any(1)
+        assert (light / true - 1)[sure].abs().median() < 0.02
+
+    def test_bands_never_trained_on_lose_little(self, shipped):
+        """The same pixels under the name of a survey that no training had."""
+        sky = Sky(seed=5, modalities=["legacysurvey_image"], galaxies=1.0, max_redshift=0.6, complete=True)
+        image = sky.observe(torch.arange(24))["legacysurvey_image"]
+        chi2 = {}
+        for survey in ("decam", "panstarrs"):
+            given = Image(image.flux, image.ivar, tuple(f"{survey}-{b[-1]}" for b in image.bands), image.pixel_scale)
+            decoded = shipped.decode(shipped.encode(given), like=given)
+            value = ((given.flux - decoded.flux) ** 2 * given.ivar).flatten(1).sum(1)
+            chi2[survey] = (value / given.measured.flatten(1).sum(1)).median().item()
+        assert chi2["panstarrs"] < chi2["decam"] + 0.3
+
+    @pytest.mark.skipif("AION_LOCAL_DATA" not in os.environ, reason="AION_LOCAL_DATA names no folder")
+    def test_a_real_field_of_hsc_keeps_its_light(self, shipped):
+        """The cut-out of the COSMOS field in the test data of scarlet (MIT): counts with a zero point of 27."""
+        path = Path(os.environ["AION_LOCAL_DATA"]) / "hsc_cosmos.npz"
+        if not path.is_file():
+            pytest.skip(f"no {path}")
+        file = np.load(path, allow_pickle=False)
+        flux = torch.as_tensor(file["images"] * 10 ** (-0.4 * 4.5))[None]
+        sigma = 1.4826 * flux.diff(dim=2).abs().flatten(2).median(2).values / 2**0.5
+        ivar = (sigma**-2)[..., None, None].expand_as(flux)
+        image = Image(flux, ivar, tuple(f"hsc-{band}" for band in file["filters"]))
+        decoded = shipped.decode(shipped.encode(image), like=image)
+        chi2 = ((image.flux - decoded.flux) ** 2 * ivar).mean().item()
+        assert chi2 < 1.5
+        light, true = (x.sum((2, 3)) for x in (decoded.flux, image.flux))
+        torch.testing.assert_close(light, true, rtol=0.02, atol=0)

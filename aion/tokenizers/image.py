@@ -4,8 +4,9 @@ Patches come in octaves, each half as large as those of the one before. Every me
 a token. A finer one has a token only where it pays: with what the coarser octaves leave, :math:`r`, a patch is kept
 if :math:`\sum (r^2 w - 1) > c \cdot 2\ln K` over its measured pixels, K codes; at c = 1 a token must be able to raise
 the likelihood by what it takes to write it down. Blank sky costs one token in a coarse patch, the core of a bright
-galaxy 1 + 4 + 16 in the same area. The centre of a patch tells its octave, so a part of the tokens, such as the
-coarsest alone, decodes as well.
+galaxy hundreds. The centre of a patch tells its octave, so a part of the tokens, such as the coarsest alone, decodes as
+well. The finest octave may go several rounds over what it left itself, by the same weights, since each round works in
+units of the error of the one before.
 
 Each octave is an `Octave`: it sees the residual in units of its expected error, weighted by the noise, and hands on a
 model and an error. The softening of the asinh is the noise that is usual in a band, fixed for each band, because
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
 from aion.tokenizers.bands import expected_noise, known_bands
-from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
+from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
 from aion.tokenizers.octave import Detail, Octave, State, Survey
 from aion.tokens import Tokens
 
@@ -61,6 +62,7 @@ class ImageTokenizer(Tokenizer):
         levels: levels of the quantiser of each octave, see `aion.nn.quantize.FSQ`.
         octaves: number of sizes of patches.
         details: how many of them, the finest, are computed patch by patch, where there is a token.
+        rounds: how often the finest octave is gone through, if it is a detail.
         basis: number of functions of wavelength that the weights of bands are made of; 0 reads `bands` alone.
         informed: whether the network is told the noise and the size of the pixels.
         worth: what a finer token must be able to gain, over its cost.
@@ -82,6 +84,7 @@ class ImageTokenizer(Tokenizer):
         levels: Sequence[int] = (7, 5, 5, 5, 5),
         octaves: int = 1,
         details: int = 0,
+        rounds: int = 1,
         basis: int = 0,
         informed: bool = False,
         worth: float = 2.0,
@@ -96,6 +99,7 @@ class ImageTokenizer(Tokenizer):
             levels=list(levels),
             octaves=octaves,
             details=details,
+            rounds=rounds,
             basis=basis,
             informed=informed,
             worth=worth,
@@ -106,14 +110,14 @@ class ImageTokenizer(Tokenizer):
                 msg = f"ImageTokenizer: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
         fits = octaves >= 1 and patch % 2 ** (octaves - 1) == 0 and len(widths) == len(depths) == octaves
-        if not fits or not 0 <= details < octaves:
+        if not fits or not 0 <= details < octaves or rounds < 1 or (rounds > 1 and not details):
             msg = (
                 "ImageTokenizer: wanted a patch that can be halved for each finer octave, a width and a depth for each "
-                f"and fewer details than octaves, given patch={patch}, octaves={octaves}, details={details}, "
-                f"width={width}, depth={depth}"
+                "and fewer details than octaves, and rounds of a detail alone, given "
+                f"patch={patch}, octaves={octaves}, details={details}, rounds={rounds}, width={width}, depth={depth}"
             )
             raise ValueError(msg)
-        self.bands, self.patch, self.worth, self.hidden = tuple(bands), patch, worth, hidden
+        self.bands, self.patch, self.worth, self.hidden, self.rounds = tuple(bands), patch, worth, hidden, rounds
         self.readable = tuple(dict.fromkeys((*self.bands, *known_bands()))) if basis else self.bands
         usual = [expected_noise(band) if band in known_bands() else 0.01 for band in self.bands]
         self.register_buffer("softening", torch.tensor(usual))
@@ -126,9 +130,14 @@ class ImageTokenizer(Tokenizer):
             self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
 
     @property
+    def passes(self) -> list[Octave]:
+        """Returns the octaves in the order in which they are gone through."""
+        return [*self.octaves, *[self.octaves[-1]] * (self.rounds - 1)]
+
+    @property
     def size(self) -> int:
-        """Returns the number of ids: those of the coarsest octave come first."""
-        return self.quantizer.size * len(self.octaves)
+        """Returns the number of ids: those of the coarsest octave come first, those of further rounds last."""
+        return self.quantizer.size * len(self.passes)
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""
@@ -162,6 +171,13 @@ class ImageTokenizer(Tokenizer):
             valid=valid,
         )
 
+    def places(self, observation: Image) -> Tokens:
+        """Returns the tokens that any image on these pixels has: those of the coarsest octave. Their ids mean nothing."""
+        _, ivar, _ = self._prepare(observation)
+        measured = self._measured(ivar)
+        valid = measured.flatten(1)
+        return Tokens(torch.zeros_like(valid, dtype=torch.long), self._position(observation, measured.shape[1:]), valid)
+
     def embed(self, observation: Image) -> tuple[Tensor, Tensor]:
         """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token."""
         flux, ivar, bands = self._prepare(observation)
@@ -191,7 +207,7 @@ class ImageTokenizer(Tokenizer):
         height, width = like.flux.shape[2:]
         placed = self._place(tokens, like)
         measured, state = placed[0][1], None
-        for octave, (ids, kept) in zip(self.octaves, placed, strict=True):
+        for octave, (ids, kept) in zip(self.passes, placed, strict=True):
             mask = self._mask(measured, octave)
             state = self._start(like.bands, mask, octave) if state is None else state
             kept = kept & (mask[:, 0] > 0)
@@ -216,7 +232,8 @@ class ImageTokenizer(Tokenizer):
         for step in steps:
             residual = (flux - step.state.model) * known
             likelihood = gaussian_nll(residual, ivar * known, step.state.error).sum() / count
-            out["loss"] = out["loss"] + likelihood + 0.1 * spread_penalty(step.latent)
+            spread = spread_penalty(step.latent) + correlation_penalty(step.latent)
+            out["loss"] = out["loss"] + likelihood + 0.1 * spread
         used = sum(step.ids[step.kept].unique().numel() for step in steps)
         return out | {
             "likelihood": likelihood,
@@ -226,12 +243,12 @@ class ImageTokenizer(Tokenizer):
         }
 
     def codebook(self, dim: int = 64) -> Tensor:
-        """Returns the code values and, if there are several, the octave, `(size, d)` or `(size, d + octaves)`."""
+        """Returns the code values and, if there are several, the pass, `(size, d)` or `(size, d + passes)`."""
         values = self.quantizer.values(torch.arange(self.quantizer.size, device=self.softening.device))
-        if len(self.octaves) == 1:
+        if (passes := len(self.passes)) == 1:
             return values
-        which = torch.eye(len(self.octaves), device=values.device).repeat_interleave(len(values), 0)
-        return torch.cat([values.repeat(len(self.octaves), 1), which], 1)
+        which = torch.eye(passes, device=values.device).repeat_interleave(len(values), 0)
+        return torch.cat([values.repeat(passes, 1), which], 1)
 
     def _check_bands(self, bands: Sequence[str]) -> None:
         for band in bands:
@@ -277,6 +294,10 @@ class ImageTokenizer(Tokenizer):
         times = self.patch // octave.patch
         return measured[:, None].repeat_interleave(times, 2).repeat_interleave(times, 3).to(self.softening.dtype)
 
+    def _measured(self, ivar: Tensor) -> Tensor:
+        """Tells which of the coarsest patches have a measured pixel, `(B, h, w)`."""
+        return F.max_pool2d((ivar > 0).any(1, keepdim=True).to(ivar.dtype), self.patch)[:, 0] > 0
+
     def _steps(
         self,
         flux: Tensor,
@@ -286,16 +307,16 @@ class ImageTokenizer(Tokenizer):
         shift: Tensor | None = None,
         complete: bool = True,
     ) -> list[_Step]:
-        """Encodes octave by octave; unless `complete`, the last is not decoded."""
-        measured = F.max_pool2d((ivar > 0).any(1, keepdim=True).to(flux.dtype), self.patch)[:, 0] > 0
+        """Encodes pass by pass; unless `complete`, the last is not decoded."""
+        measured = self._measured(ivar)
         steps, state = [], None
-        for octave in self.octaves:
+        for octave in self.passes:
             mask = self._mask(measured, octave)
             state = self._start(bands, mask, octave) if state is None else state
             kept = measured if not steps else self._pays(flux, ivar, state, octave)
             latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
             values, codes = self.quantizer(latent)
-            if complete or octave is not self.octaves[-1]:
+            if complete or len(steps) < len(self.passes) - 1:
                 state = octave.decode(values, kept, state, mask, scale, bands, shift)
             ids = torch.zeros_like(kept, dtype=torch.long)
             ids[kept] = codes
@@ -318,15 +339,19 @@ class ImageTokenizer(Tokenizer):
         return ivar * shown[:, :, None, None]
 
     def _place(self, tokens: Tokens, like: Image) -> list[tuple[Tensor, Tensor]]:
-        """Puts tokens on the patches of each octave: ids and kept, each `(B, h, w)`."""
+        """Puts tokens on the patches of each pass: ids and kept, each `(B, h, w)`; the id tells the round."""
         pixel = tokens.position / like.pixel_scale[:, None, None]  # from the middle of all patches
-        left, placed = tokens.valid, []
-        for octave in self.octaves:
+        left, placed, turn = tokens.valid, [], tokens.ids // self.quantizer.size
+        turn = turn.clamp(min=len(self.octaves) - 1)  # of an octave with several rounds
+        for k, octave in enumerate(self.passes):
             grid = [n * (self.patch // octave.patch) for n in self._grid(like.flux.shape[2:])]
             cell = pixel / octave.patch + (torch.tensor(grid, device=pixel.device) - 1) / 2
             index = cell.round().long()
             inside = (index >= 0) & (index < torch.tensor(grid, device=pixel.device))
-            own = tokens.valid & ((cell - index).abs() < 0.1).all(-1) & inside.all(-1)
+            # The centres of the finest patches are 2^-octaves of a coarsest one off its centre.
+            own = tokens.valid & ((cell - index).abs() < 0.25 / 2 ** len(self.octaves)).all(-1) & inside.all(-1)
+            if self.rounds > 1 and octave is self.octaves[-1]:
+                own = own & (turn == k)
             ids = torch.zeros(len(tokens), *grid, dtype=torch.long, device=pixel.device)
             kept = torch.zeros_like(ids, dtype=torch.bool)
             at = (own.nonzero()[:, 0], *index[own].T)
