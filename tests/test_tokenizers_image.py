@@ -250,6 +250,8 @@ def test_hidden_bands_are_hidden_while_training_alone(octaves):
     shown = octaves._hide(image.ivar, torch.Generator().manual_seed(0))
     some = (shown > 0).flatten(2).all(2)
     assert 0 < (~some).float().mean() < 0.3
+    assert some.any(1).all()
+    assert octaves.loss(image, torch.Generator().manual_seed(0))["loss"] != octaves.loss(image)["loss"]
     assert octaves._hide(image.ivar, None) is image.ivar
 
 

@@ -172,7 +172,7 @@ class ImageTokenizer(Tokenizer):
         )
 
     def places(self, observation: Image) -> Tokens:
-        """Returns the tokens that any image on these pixels has: those of the coarsest octave. Their ids mean nothing."""
+        """Returns the tokens that any image on these pixels has: those of the coarsest octave, ids unset."""
         _, ivar, _ = self._prepare(observation)
         measured = self._measured(ivar)
         valid = measured.flatten(1)
@@ -219,25 +219,27 @@ class ImageTokenizer(Tokenizer):
         return Image(flux * known, torch.where(known, state.error[window] ** -2, 0.0), like.bands, like.pixel_scale)
 
     def loss(self, observation: Image, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Computes the likelihood of the measured pixels after each octave, with some bands hidden."""
+        """Computes the likelihood of the measured pixels after each pass, and how well hidden bands are guessed.
+
+        Bands are hidden, and wavelengths of bands shaken a little, only with a generator.
+        """
         flux, ivar, bands = self._prepare(observation)
         given, shift = self._hide(ivar, generator), None
         if generator is not None and len(self.readable) > len(self.bands):
             shift = _JITTER * torch.randn(len(bands), generator=generator).to(flux.device)
         steps = self._steps(flux, given, bands, observation.pixel_scale, shift)
-        known, measured = ivar > 0, self.octaves[0].pixels(steps[0].kept[:, None])
-        known = known & measured  # an object of which nothing is shown has no token
+        known = given > 0
         count = known.sum().clamp(min=1)
-        out = {"loss": flux.new_zeros(())}
+        out = {"loss": _guess(flux, ivar * ~known, steps[-1].state.model, self._noise(bands))}
         for step in steps:
             residual = (flux - step.state.model) * known
-            likelihood = gaussian_nll(residual, ivar * known, step.state.error).sum() / count
+            likelihood = gaussian_nll(residual, given, step.state.error).sum() / count
             spread = spread_penalty(step.latent) + correlation_penalty(step.latent)
             out["loss"] = out["loss"] + likelihood + 0.1 * spread
         used = sum(step.ids[step.kept].unique().numel() for step in steps)
         return out | {
             "likelihood": likelihood,
-            "chi2": (residual.square() * ivar).sum() / count,
+            "chi2": (residual.square() * given).sum() / count,
             "codes": used / torch.tensor(float(self.size)),
             "tokens": sum(step.kept.sum() for step in steps) / torch.tensor(float(len(flux))),
         }
@@ -282,12 +284,16 @@ class ImageTokenizer(Tokenizer):
 
     def _start(self, bands: Sequence[str], mask: Tensor, octave: Octave) -> State:
         """Returns what is known beforehand: no flux, with the usual noise of each band."""
-        usual = [
-            self.softening[self.bands.index(band)] if band in self.bands else mask.new_tensor(expected_noise(band))
-            for band in bands
-        ]
-        error = torch.stack(usual)[:, None, None].expand(len(mask), -1, *(octave.patch * n for n in mask.shape[2:]))
+        error = self._noise(bands).expand(len(mask), -1, *(octave.patch * n for n in mask.shape[2:]))
         return State(torch.zeros_like(error), error)
+
+    def _noise(self, bands: Sequence[str]) -> Tensor:
+        """Returns the softening of bands, `(C, 1, 1)` in nanomaggy."""
+        usual = [
+            self.softening[self.bands.index(b)] if b in self.bands else self.softening.new_tensor(expected_noise(b))
+            for b in bands
+        ]
+        return torch.stack(usual)[:, None, None]
 
     def _mask(self, measured: Tensor, octave: Octave) -> Tensor:
         """Returns 1 for the patches of an octave that lie in a measured coarse one `(B, h, w)`, as `(B, 1, h', w')`."""
@@ -336,7 +342,10 @@ class ImageTokenizer(Tokenizer):
             return ivar
         draw = torch.rand(ivar.shape[0], ivar.shape[1] + 1, generator=generator).to(ivar.device)
         shown = (draw[:, 1:] < 0.5) | (draw[:, :1] >= self.hidden)
-        return ivar * shown[:, :, None, None]
+        left = ((ivar > 0).flatten(2).any(2) & shown).any(
+            1, keepdim=True
+        )  # an object of which nothing is left is shown
+        return ivar * (shown | ~left)[:, :, None, None]
 
     def _place(self, tokens: Tokens, like: Image) -> list[tuple[Tensor, Tensor]]:
         """Puts tokens on the patches of each pass: ids and kept, each `(B, h, w)`; the id tells the round."""
@@ -373,3 +382,11 @@ class ImageTokenizer(Tokenizer):
         axes = [torch.arange(n, device=image.device) - (n - 1) / 2 for n in grid]
         offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
         return offset * (self.patch * rows / grid[0]) * image.pixel_scale[:, None, None]
+
+
+def _guess(flux: Tensor, ivar: Tensor, model: Tensor, softening: Tensor) -> Tensor:
+    """Penalises wrong guesses of pixels that were hidden, by the compressed flux, so that no error need cover them."""
+    signal = flux.square() * ivar
+    weight = signal / (1 + signal)
+    miss = ((flux / softening).asinh() - (model / softening).asinh()).abs() * weight
+    return 0.1 * miss.sum() / (ivar > 0).sum().clamp(min=1)
