@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from aion.observations import Image, Observation, Scalar, Spectrum
-from aion.sky import MODALITIES, Sky
+from aion.sky import MODALITIES, OPTIONAL, Sky
 from aion.sky.galaxies import MAX_REDSHIFT
 
-EVERY = pytest.mark.parametrize("name", MODALITIES)
+EVERY = pytest.mark.parametrize("name", [*MODALITIES, *OPTIONAL])
 OBJECTS = torch.arange(24)
 
 
@@ -26,11 +26,12 @@ def same(a: Observation, b: Observation) -> bool:
 
 @pytest.fixture(scope="module")
 def sky() -> dict[str, Observation]:
-    return Sky(seed=1).observe(OBJECTS)
+    return Sky(seed=1, modalities=(*MODALITIES, *OPTIONAL)).observe(OBJECTS)
 
 
 def test_every_modality_has_every_object(sky):
-    assert tuple(sky) == MODALITIES
+    assert tuple(Sky().modalities) == MODALITIES
+    assert tuple(sky) == (*MODALITIES, *OPTIONAL)
     assert all(len(observation) == len(OBJECTS) for observation in sky.values())
 
 
@@ -74,7 +75,7 @@ def test_results_may_be_written_to():
 
 
 def test_without_noise_all_else_is_the_same(sky):
-    clean = Sky(seed=1).observe(OBJECTS, noise=False)
+    clean = Sky(seed=1, modalities=(*MODALITIES, *OPTIONAL)).observe(OBJECTS, noise=False)
     for name, observation in sky.items():
         if isinstance(observation, Scalar):
             assert torch.equal(clean[name].measured, observation.measured)

@@ -1,6 +1,6 @@
 """The simulated sky: objects by number, each seen by several surveys."""
 
-__all__ = ["MODALITIES", "Sky"]
+__all__ = ["MODALITIES", "OPTIONAL", "Sky"]
 
 import math
 
@@ -19,6 +19,7 @@ from aion.sky.photometry import legacy_photometry, synthetic_flux
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
 from aion.sky.stars import star_parameters, star_source
+from aion.sky.stellar import SURVEYS, empty_star, observe_star
 from aion.sky.templates import BANDS, Templates
 
 _LEGACY = tuple(f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
@@ -32,6 +33,7 @@ _GAIA = (
     "gaia_parallax",
 )
 MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
+OPTIONAL = tuple(SURVEYS)  # simulated only if asked for by name
 _LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
 
 
@@ -45,7 +47,8 @@ class Sky:
         seed: any integer; each seed is another sky.
         galaxies: share of the objects that are galaxies; the others are stars.
         max_redshift: largest redshift of a galaxy, at most 1.05.
-        modalities: names of what is simulated; all of `MODALITIES` by default. Only these are computed.
+        modalities: names of what is simulated; all of `MODALITIES` by default, and those of `OPTIONAL` if named. Only
+            these are computed.
         device: where everything is computed.
         varied: whether every spectrum has a grid, ends, gaps and a flux scale of its own, see `aion.sky.spectra`.
         complete: whether every object has all that is possible for its kind. By default some lack a spectrum of one
@@ -76,8 +79,8 @@ class Sky:
             raise TypeError(msg)
         self.modalities = tuple(MODALITIES if modalities is None else modalities)
         for name in self.modalities:
-            if name not in MODALITIES:
-                msg = f"Sky: unknown modality {name!r}; {near_miss(name, MODALITIES)}"
+            if name not in (known := (*MODALITIES, *OPTIONAL)):
+                msg = f"Sky: unknown modality {name!r}; {near_miss(name, known)}"
                 raise ValueError(msg)
         self.seed, self.galaxies, self.max_redshift = int(seed), float(galaxies), float(max_redshift)
         self._templates = Templates.load(str(torch.device(device)))
@@ -102,6 +105,8 @@ class Sky:
             source, true = self._source(draws, parameters, star)
             for name in self._wanted(INSTRUMENTS):
                 out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
+            for name in self._wanted(OPTIONAL):
+                out[name] = self._star_spectrum(name, star, source, parameters, draws, noise)
             if self._wanted(_LEGACY):
                 values = legacy_photometry(true, parameters["radius"], draws, noise)
                 out |= _scalars(values, has["photometry"])
@@ -185,6 +190,19 @@ class Sky:
             seen = observe_spectrum(
                 name, source[rows], magnitude, draws[rows], self._templates, varied=self.varied, noise=noise
             )
+            values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
+        return Spectrum(*values)
+
+    def _star_spectrum(
+        self, name: str, star: Tensor, source: Source, parameters: dict[str, Tensor], draws: Draws, noise: bool
+    ) -> Spectrum:
+        """Observes those stars that a survey of stars observed: four of ten, if they are not to be complete."""
+        values = empty_star(name, len(draws), self.device)
+        has = star & (self.complete | (draws.uniform(f"presence.{name}") < 0.4))
+        rows = has.nonzero().flatten()
+        if len(rows):
+            own = {key: value[rows] for key, value in parameters.items()}
+            seen = observe_star(name, source[rows], own, draws[rows], varied=self.varied, noise=noise)
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
         return Spectrum(*values)
 
