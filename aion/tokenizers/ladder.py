@@ -16,40 +16,56 @@ from dataclasses import dataclass
 
 import torch
 
-from torch import Tensor
+from torch import Tensor, nn
 
+REACH = 3  # rungs without a token that keep those on their two sides apart: half the kernel of the convolutions
 PIXELS = 3.0  # pixels per cell: 2.5 for DESI and 1.4 for SDSS on octave 0
 
 
 @dataclass(frozen=True)
 class Window:
-    """Describes consecutive rungs of one octave.
+    """Holds the rungs of one octave that a batch needs.
 
     Arguments:
-        start: blue end in vacuum Angstrom.
-        step: width of a rung in ln wavelength.
+        octave: which one.
         cells: number of cells in a rung.
-        first: number of the first rung, counted on its octave.
-        rungs: number of rungs R.
+        total: number of rungs of the octave.
+        numbers: the rungs there are, rising, `(R,)`.
     """
 
-    start: float
-    step: float
+    octave: int
     cells: int
-    first: int
-    rungs: int
+    total: int
+    numbers: Tensor
 
-    def nodes(self, wavelength: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns where pixels lie, in cells from the blue end, float64, and whether they are inside."""
-        # In float64: the ladder has thousands of cells, and a tenth of a cell must not depend on the device.
-        node = (wavelength.double() / self.start).log() * (self.cells / self.step) - self.first * self.cells
-        return node, (node >= 0) & (node < self.rungs * self.cells)
+    @property
+    def rungs(self) -> int:
+        """Returns the number of rungs R."""
+        return len(self.numbers)
+
+    @property
+    def base(self) -> Tensor:
+        """Returns the rungs in units of those of octave 0, `(R,)`."""
+        return self.numbers.float() * 2.0**-self.octave
+
+    def within(self, node: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns nodes of the whole octave into nodes of the window, and tells which are inside."""
+        first = int(self.numbers[0])
+        if int(self.numbers[-1]) - first + 1 == self.rungs:
+            node = node - first * self.cells
+            return node, (node >= 0) & (node < self.rungs * self.cells)
+        table = self.numbers.new_full((self.total,), -1)
+        table[self.numbers] = torch.arange(self.rungs, device=table.device)
+        rung = (node / self.cells).floor().clamp(0, self.total - 1)
+        slot = table[rung.long()]
+        on = (node >= 0) & (node < self.total * self.cells) & (slot >= 0)
+        return node + (slot - rung) * self.cells, on
 
     def share(self, node: Tensor, used: Tensor, fine: int, *values: Tensor) -> list[Tensor]:
         """Shares values of pixels out to the two nearest of `fine` times as many cells.
 
         Arguments:
-            node: as of `nodes`, `(B, L)`.
+            node: as of `within`, `(B, L)`.
             used: pixels that count; the others add nothing.
             fine: cells per cell of the window.
             values: what is summed, each `(B, L)`.
@@ -83,13 +99,6 @@ class Window:
         value = left * cells.gather(1, below) + right * cells.gather(1, above)
         return value / (left + right).clamp(min=1e-6), rung, inside & measured.gather(1, rung)
 
-    def counts(self, node: Tensor, used: Tensor) -> Tensor:
-        """Counts the pixels used in each rung, `(B, R)`."""
-        rung = torch.where(used, node / self.cells, 0.0).long().clamp(0, self.rungs - 1)
-        return torch.zeros(len(node), self.rungs, dtype=torch.int32, device=node.device).scatter_add_(
-            1, rung, used.to(torch.int32)
-        )
-
 
 class Ladder:
     """Lays spectra on rungs at fixed physical wavelengths.
@@ -99,7 +108,7 @@ class Ladder:
         stop: red end, reached by the last rung of octave 0.
         step: width of a rung of octave 0 in ln wavelength.
         cells: number of cells in a rung.
-        octaves: those there are; each is finer by 2 than the one before it in the count.
+        octaves: those there are; rungs of octave o are 2^o times narrower than those of octave 0.
 
     Raises:
         ValueError: for ends that are not positive and in order, or no octave.
@@ -116,14 +125,29 @@ class Ladder:
         self.rungs = math.ceil(math.log(stop / start) / step)
         self.stop = start * math.exp(self.rungs * step)
 
-    def window(self, octave: int, first: int = 0, last: int | None = None) -> Window:
-        """Returns the rungs `first` to `last` of an octave; all of them by default."""
-        last = math.ceil(self.rungs * 2.0**octave) - 1 if last is None else last
-        return Window(self.start, self.step * 2.0**-octave, self.cells, first, last - first + 1)
+    def total(self, octave: int) -> int:
+        """Returns the number of rungs of an octave."""
+        return math.ceil(self.rungs * 2.0**octave)
 
-    def inside(self, wavelength: Tensor) -> Tensor:
-        """Tells which wavelengths lie on the ladder."""
-        return self.window(0).nodes(wavelength)[1]
+    def nodes(self, wavelength: Tensor, octave: int) -> tuple[Tensor, Tensor]:
+        """Returns where pixels lie on an octave, in cells from the blue end, float64, and whether they are on it."""
+        # In float64: the ladder has thousands of cells, and a tenth of a cell must not depend on the device.
+        node = (wavelength.double() / self.start).log() * (self.cells / self.step * 2.0**octave)
+        return node, (node >= 0) & (node < self.total(octave) * self.cells)
+
+    def measured(self, node: Tensor, used: Tensor, octave: int) -> Tensor:
+        """Tells which rungs of an octave have a pixel that is used, `(B, total)`."""
+        result = torch.zeros(len(node), self.total(octave), dtype=torch.uint8, device=node.device)
+        rung = torch.where(used, node / self.cells, 0.0).long().clamp(0, result.shape[1] - 1)
+        return result.scatter_reduce_(1, rung, used.to(torch.uint8), "amax").bool()
+
+    def window(self, octave: int, needed: Tensor) -> Window:
+        """Returns the window of the rungs `needed` `(B, total)`, in which gaps are shortened to `REACH` rungs."""
+        kept = some = needed.any(0)
+        for shift in range(1, REACH + 1):
+            kept = kept | nn.functional.pad(some[:-shift], (shift, 0))
+        last = int(some.nonzero()[-1])
+        return Window(octave, self.cells, len(some), kept[: last + 1].nonzero()[:, 0])
 
     def choose(self, wavelength: Tensor, measured: Tensor) -> Tensor:
         """Returns the index in `octaves` of the octave of each spectrum, `(B,)`.

@@ -73,13 +73,13 @@ class Atoms(nn.Module):
         Arguments:
             residual: observed flux minus that of the codes, in units of the flux scale, `(B, L)`.
             ivar: in the same units.
-            node: where the pixels lie, see `Window.nodes`.
+            node: where the pixels lie, see `Window.within`.
             used: pixels that count.
             measured: rungs that may have atoms, `(B, R)`.
             window: the rungs.
 
         Returns:
-            The rung and id of every atom, `(B, A)`, the most worthwhile first, and which there are.
+            The rung (counted in the window) and id of every atom `(B, A)`, as they were found, and which there are.
         """
         # Clamped: at a S/N of 1e6 a pixel the squares below still fit into float32.
         weight = ivar.clamp(max=1e12)
@@ -118,10 +118,10 @@ class Atoms(nn.Module):
         """Adds up atoms at pixels, `(B, L)` in units of the flux scale.
 
         Arguments:
-            rung: rung of each atom, counted in the window, `(B, A)`.
+            rung: number of the rung of each atom, `(B, A)`.
             ids: its id.
             valid: which there are.
-            node: where the pixels lie, see `Window.nodes`, `(B, L)`.
+            node: where the pixels lie, see `Ladder.nodes`, `(B, L)`.
         """
         flux = node.new_zeros(node.shape, dtype=torch.float32)
         offset, sigma, amplitude = self.describe(ids)
@@ -165,5 +165,5 @@ class Atoms(nn.Module):
         worth = torch.maximum(gain.amax(1, keepdim=True) * WORTH, gain.new_tensor(self.threshold))
         padded = nn.functional.pad(gain, (1, 1))
         taken = (gain > worth) & (gain > padded[:, :-2]) & (gain >= padded[:, 2:])
-        rank = torch.where(taken, gain, 0.0).argsort(dim=1, descending=True, stable=True).argsort(1)
+        rank = torch.where(taken, gain, 0.0).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (taken & (rank < left[:, None])).nonzero(as_tuple=True)

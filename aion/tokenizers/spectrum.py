@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from aion.nn.attention import layer_norm
-from aion.nn.convolution import ConvBlock1d
+from aion.nn.convolution import ConvBlock1d, conv1d
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
 from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
@@ -160,7 +160,7 @@ class SpectrumTokenizer(Tokenizer):
         for rows, index in self._octaves(flat):
             _, _, _, window, measured = self._place(flat[rows], index)
             scale_ids = torch.zeros(len(rows), dtype=torch.long, device=flat.device)
-            parts.append((rows, self._slots(window, index, measured, measured.long() * 0, scale_ids)))
+            parts.append((rows, self._slots(window, measured, measured.long() * 0, scale_ids)))
         return _gather(parts, len(observation), observation.device)
 
     def embed(self, observation: Spectrum) -> tuple[Tensor, Tensor]:
@@ -230,7 +230,7 @@ class SpectrumTokenizer(Tokenizer):
     def coverage(self, observation: Spectrum) -> Tensor:
         """Returns the share of the measured pixels that lies on the ladder, `(B,)`."""
         measured = observation.measured.sum(1)
-        inside = (self.ladder.inside(observation.wavelength) & observation.measured).sum(1)
+        inside = (self.ladder.nodes(observation.wavelength, 0)[1] & observation.measured).sum(1)
         return torch.where(measured > 0, inside / measured.clamp(min=1), 1.0)
 
     # ---- encoding
@@ -239,7 +239,7 @@ class SpectrumTokenizer(Tokenizer):
         """Groups the spectra with something measured by their octave: rows and index."""
         self.check(spectrum)
         some = spectrum.measured.any(1)
-        if (lost := some & ~(spectrum.measured & self.ladder.inside(spectrum.wavelength)).any(1)).any():
+        if (lost := some & ~(spectrum.measured & self.ladder.nodes(spectrum.wavelength, 0)[1]).any(1)).any():
             row = int(lost.nonzero()[0])
             w = spectrum.wavelength[row][spectrum.measured[row]]
             msg = (
@@ -253,20 +253,13 @@ class SpectrumTokenizer(Tokenizer):
             yield (some & (octave == index)).nonzero()[:, 0], index
 
     def _place(self, spectrum: Spectrum, index: int) -> tuple[Tensor, Tensor, Tensor, Window, Tensor]:
-        """Finds the rungs that spectra of one octave need: nodes, on the window, used pixels, window, measured rungs.
-
-        Nothing is computed beyond the first and the last rung measured.
-        """
-        whole = self.ladder.window(self.ladder.octaves[index])
-        node, inside = whole.nodes(spectrum.wavelength)
+        """Finds the rungs that spectra of one octave need: nodes, whether inside, used, window, measured rungs."""
+        octave = self.ladder.octaves[index]
+        node, inside = self.ladder.nodes(spectrum.wavelength, octave)
         used = inside & spectrum.measured
-        measured = whole.counts(node, used) > 0
-        rungs = measured.any(0).nonzero()[:, 0]
-        first, last = int(rungs[0]), int(rungs[-1])
-        window = self.ladder.window(self.ladder.octaves[index], first, last)
-        node = node - first * window.cells
-        inside = (node >= 0) & (node < window.rungs * window.cells)
-        return node, inside, used, window, measured[:, first : last + 1]
+        measured = self.ladder.measured(node, used, octave)
+        window = self.ladder.window(octave, measured)
+        return *window.within(node), used, window, measured[:, window.numbers]
 
     def _lay(self, spectrum: Spectrum, shown: Tensor | None = None) -> Iterator[_Laid]:
         """Encodes spectra, octave by octave; of the pixels measured only those `shown` `(B, L)` are looked at."""
@@ -278,15 +271,20 @@ class SpectrumTokenizer(Tokenizer):
             seen = used if shown is None else used & shown[rows]
             x = self._deposit(part, node, seen, scale, window)
             mask = measured[:, None].to(x.dtype)
-            x = self.patch(nn.functional.gelu(self.stem(x)))
+            x = self._patch(nn.functional.gelu(conv1d(x, self.stem)))
             if self.told is not None:
-                x = x + self.told[0, index][:, None]
-            x = x * mask
+                x = x + self.told[0, index]
+            x = x.movedim(-1, 1) * mask
             for block in self.encoder:
                 x = block(x, mask)
             features = self.latent_norm(x.movedim(1, -1))
             latent = self.to_latent(features)
             yield _Laid(rows, index, window, node, inside, measured, scale_ids, scale, features, latent)
+
+    def _patch(self, x: Tensor) -> Tensor:
+        """Turns the cells `(B, 32, R * cells)` of each rung into one vector, `(B, R, D)`: a matrix product."""
+        x = x.movedim(1, -1).unflatten(1, (-1, self.ladder.cells)).flatten(2)
+        return x @ self.patch.weight.permute(2, 1, 0).flatten(0, 1) + self.patch.bias
 
     def _deposit(self, spectrum: Spectrum, node: Tensor, used: Tensor, scale: Tensor, window: Window) -> Tensor:
         """Shares pixels out to the cells, `(B, 3, R * cells)`: asinh of the mean flux, its precision, whether known."""
@@ -295,7 +293,7 @@ class SpectrumTokenizer(Tokenizer):
         precision, total = window.share(node, used, 1, weight, weight * (spectrum.flux / scale[:, None]))
         known = (precision > 0).to(total.dtype)
         mean = total / precision.clamp(min=1e-30)
-        return torch.stack([mean.asinh() * known, precision.log1p() / 8, known], dim=1)
+        return torch.stack([mean.asinh() * known, precision.log1p() / 8, known], dim=-1).movedim(-1, 1)
 
     def _refine(self, laid: _Laid, values: Tensor, spectrum: Spectrum) -> Tokens:
         """Finds the atoms of spectra, given the codes, as tokens."""
@@ -307,28 +305,22 @@ class SpectrumTokenizer(Tokenizer):
         rung, ids, valid = self.atoms.find(residual, ivar, laid.node, used, laid.measured, laid.window)
         same = (rung[:, :, None] == rung[:, None]) & valid[:, None] & valid[:, :, None]
         rank = same.tril(-1).sum(2)
-        position = torch.stack([2.0 + rank, self._rung(laid.window, laid.octave, rung)], dim=-1)
+        position = torch.stack([2.0 + rank, laid.window.base[rung]], dim=-1)
         return Tokens(ids + self.quantizer.size + self.scale_bins, position, valid)
 
     def _tokens(self, laid: _Laid, codes: Tensor) -> Tokens:
-        return self._slots(laid.window, laid.octave, laid.measured, codes, laid.scale_ids)
+        return self._slots(laid.window, laid.measured, codes, laid.scale_ids)
 
-    def _slots(self, window: Window, index: int, measured: Tensor, codes: Tensor, scale_ids: Tensor) -> Tokens:
+    def _slots(self, window: Window, measured: Tensor, codes: Tensor, scale_ids: Tensor) -> Tokens:
         """Returns the tokens of flux scales and of codes `(B, R)`, without the rungs not measured."""
-        rung = torch.arange(window.rungs, device=codes.device).expand_as(codes)
-        valid, codes, rung = _compact(measured, codes, rung)
-        octave = torch.full_like(codes, -self.ladder.octaves[index], dtype=torch.float32) / OCTAVE
-        position = torch.stack([octave, self._rung(window, index, rung)], dim=-1)
+        valid, codes, rung = _compact(measured, codes, window.base.expand(codes.shape))
+        position = torch.stack([torch.full_like(rung, -window.octave / OCTAVE), rung], dim=-1)
         scale = position.new_tensor([1.0, 0.0]).expand(len(codes), 1, 2)
         return Tokens(
             ids=torch.cat([scale_ids[:, None] + self.quantizer.size, codes], dim=1),
             position=torch.cat([scale, position], dim=1),
             valid=torch.cat([valid.any(1, keepdim=True), valid], dim=1),
         )
-
-    def _rung(self, window: Window, index: int, rung: Tensor) -> Tensor:
-        """Returns rungs of a window in units of the rungs of octave 0."""
-        return (rung + window.first).float() * 2.0 ** -self.ladder.octaves[index]
 
     # ---- decoding
 
@@ -372,22 +364,19 @@ class SpectrumTokenizer(Tokenizer):
     def _decode_octave(self, tokens: Tokens, kinds: list[Tensor], index: int, wavelength: Tensor) -> tuple[Tensor, ...]:
         """Renders tokens of one octave: flux and error in units of the flux scale, and what is known, `(B, L)`."""
         octave = self.ladder.octaves[index]
-        whole = self.ladder.window(octave)
         rung = (tokens.position[..., 1].double() * 2.0**octave).round().long()
-        if ((bad := (rung < 0) | (rung >= whole.rungs)) & kinds[0]).any():
-            msg = f"spectrum tokens: rungs must lie in [0, {whole.rungs}), given {rung[bad & kinds[0]][0].item()}"
+        if (bad := kinds[0] & ((rung < 0) | (rung >= self.ladder.total(octave)))).any():
+            msg = f"spectrum tokens: rungs must lie in [0, {self.ladder.total(octave)}), given {rung[bad][0].item()}"
             raise ValueError(msg)
-        first, last = int(rung[kinds[0]].min()), int(rung[kinds[0]].max())
-        window = self.ladder.window(octave, first, last)
-        rung = rung - first
         row = torch.arange(len(tokens), device=rung.device)[:, None].expand_as(rung)[kinds[0]]
-        codes = tokens.ids.new_zeros(len(tokens), window.rungs)
-        measured = torch.zeros_like(codes, dtype=torch.bool)
+        codes = tokens.ids.new_full((len(tokens), self.ladder.total(octave)), -1)
         codes[row, rung[kinds[0]]] = tokens.ids[kinds[0]]
-        measured[row, rung[kinds[0]]] = True
-        cells, error = self._decode(self.quantizer.values(codes), measured, index)
-        node, inside = window.nodes(wavelength)
-        flux, at, known = window.read(cells, measured, node, inside)
+        window = self.ladder.window(octave, codes >= 0)
+        codes = codes[:, window.numbers]
+        measured = codes >= 0
+        cells, error = self._decode(self.quantizer.values(codes.clamp(min=0)), measured, index)
+        node, _ = self.ladder.nodes(wavelength, octave)
+        flux, at, known = window.read(cells, measured, *window.within(node))
         if kinds[2].any():
             first_atom = self.quantizer.size + self.scale_bins
             valid, rung, ids = _compact(kinds[2], rung, tokens.ids - first_atom)
@@ -445,20 +434,26 @@ class SpectrumTokenizer(Tokenizer):
 
     def _scale_ids(self, flux: Tensor, used: Tensor) -> Tensor:
         """Bins log10 of the median of \\|flux\\| over the used pixels; a median of zero or nothing falls in bin 0."""
-        # Sorting takes a quarter of the time of nanmedian.
-        ordered = flux.abs().masked_fill(~used, math.inf).sort(dim=1).values
-        median = ordered.gather(1, ((used.sum(1, keepdim=True) - 1) // 2).clamp(min=0))[:, 0]
-        median = torch.where(used.any(1), median, 0.0)
-        size = median.clamp(min=1e-30).log10()
-        if (bad := (median > 0) & ((size < SCALE_RANGE[0] - 3) | (size > SCALE_RANGE[1] + 3))).any():
+        # The bin of the median is the median of the bins: counting takes an eighth of the time of nanmedian.
+        low, width = SCALE_RANGE[0] - 3, (SCALE_RANGE[1] - SCALE_RANGE[0]) / self.scale_bins
+        bins = math.ceil((SCALE_RANGE[1] + 3 - low) / width) + 1
+        size = flux.abs().clamp(min=1e-30).log10()
+        index = ((size - low) / width + 1).floor().clamp(0, bins).long()
+        counts = torch.zeros(len(flux), bins + 1, dtype=torch.int32, device=flux.device)
+        counts.scatter_add_(1, index, used.to(torch.int32))
+        half = (counts.sum(1, keepdim=True) + 1) // 2
+        level = (counts.cumsum(1) < half).sum(1)
+        zero = (flux.abs() < 1e-30) & used
+        if (bad := ((level == 0) & (zero.sum(1) < half[:, 0]) & (half[:, 0] > 0)) | (level == bins)).any():
             row = int(bad.nonzero()[0])
+            median = flux[row][used[row]].abs().median().item()
             msg = (
-                f"row {row}: the median of |flux| is {median[row].item():.3g} in units of 1e-17 erg/s/cm2/A, far from "
-                "any spectrum: is it in erg/s/cm2/A? give its unit to aion.io.from_quantity"
+                f"row {row}: the median of |flux| is {median:.3g} in units of 1e-17 erg/s/cm2/A, far from any "
+                "spectrum: is it in erg/s/cm2/A? give its unit to aion.io.from_quantity"
             )
             raise ValueError(msg)
-        level = (size - SCALE_RANGE[0]) / (SCALE_RANGE[1] - SCALE_RANGE[0])
-        return (level * self.scale_bins).floor().long().clamp(0, self.scale_bins - 1)
+        offset = round(3 / width) + 1
+        return (level - offset).clamp(0, self.scale_bins - 1)
 
     def _scale(self, scale_ids: Tensor) -> Tensor:
         """Returns the flux scale `(B,)` that an id stands for, the centre of its bin."""
