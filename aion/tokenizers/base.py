@@ -67,6 +67,10 @@ class Tokenizer(nn.Module, ABC):
     def encode(self, observation: Observation) -> Tokens:
         """Turns an observation into tokens; what was not measured has no valid token."""
 
+    def places(self, observation: Observation) -> Tokens:
+        """Returns the tokens that any observation on this grid has, whatever its values; their ids mean nothing."""
+        return self.encode(observation)
+
     @abstractmethod
     def decode(self, tokens: Tokens, like: Observation | None = None) -> Observation:
         """Turns tokens into an observation on the grid of `like`; ivar is 0 where nothing is known."""

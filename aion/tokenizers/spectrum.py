@@ -10,9 +10,6 @@ left to atoms (see `aion.tokenizers.refine`).
 The decoder turns codes into the cells again, reads the model there, between two cells, at any wavelength asked, and adds
 the atoms.
 
-Tokens stand at (-octave / 8, rung in units of a rung of octave 0) for codes, (1, 0) for the flux scale, and (2 + k, rung)
-for the k-th atom of a rung.
-
 References:
     | Universal Spectral Tokenization via Self-Supervised Panchromatic Representation Learning (Shen et al., 2025),
       arXiv 2510.17959
@@ -36,12 +33,12 @@ from aion.nn.convolution import ConvBlock1d, conv1d
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
 from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
+from aion.tokenizers.brightness import FluxScale
 from aion.tokenizers.ladder import Ladder, Window
 from aion.tokenizers.refine import Atoms
+from aion.tokenizers.slots import ATOM, CODE, OCTAVE, SCALE, collect, compact, join, kind, slots
 from aion.tokens import Tokens
 
-SCALE_RANGE = (-5.0, 7.0)  # log10 of the flux scale in 1e-17 erg/s/cm2/A that its bins cover
-OCTAVE = 8  # octaves per unit of the first coordinate of a position: codes stay nearer to 0 than the flux scale at 1
 TEMPERATURE = 0.02  # of the comparison of embeddings
 
 
@@ -106,7 +103,7 @@ class SpectrumTokenizer(Tokenizer):
             atoms=atoms,
         )
         self.ladder = Ladder(start, stop, step, cells, octaves)
-        self.scale_bins, self.atoms = scale_bins, Atoms(cells, atoms)
+        self.flux_scale, self.atoms = FluxScale(scale_bins), Atoms(cells, atoms)
         self.quantizer = FSQ(levels)
         self.stem = nn.Conv1d(3, 32, 5, padding=2)
         self.patch = nn.Conv1d(32, width, cells, stride=cells)
@@ -123,7 +120,7 @@ class SpectrumTokenizer(Tokenizer):
     @property
     def size(self) -> int:
         """Returns the number of ids."""
-        return self.quantizer.size + self.scale_bins + (self.atoms.size if self.atoms.budget else 0)
+        return self.quantizer.size + self.flux_scale.bins + (self.atoms.size if self.atoms.budget else 0)
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""
@@ -131,7 +128,7 @@ class SpectrumTokenizer(Tokenizer):
         atoms = f" + {self.atoms.size} atoms, at most {self.atoms.budget} of them" if self.atoms.budget else ""
         return (
             f"Spectrum, {self.ladder.start:.0f} to {self.ladder.stop:.0f} A in {self.ladder.rungs} rungs of "
-            f"{self.ladder.step} in ln wavelength{octaves}, {self.quantizer.size} codes + {self.scale_bins} flux "
+            f"{self.ladder.step} in ln wavelength{octaves}, {self.quantizer.size} codes + {self.flux_scale.bins} flux "
             f"scales{atoms}"
         )
 
@@ -147,11 +144,11 @@ class SpectrumTokenizer(Tokenizer):
         parts = []
         for laid in self._lay(observation):
             values, codes = self.quantizer(laid.latent)
-            tokens = self._tokens(laid, codes)
+            tokens = slots(laid.window, laid.measured, codes, laid.scale_ids + self.quantizer.size)
             if self.atoms.budget:
-                tokens = _join(tokens, self._refine(laid, values, observation[laid.rows]))
+                tokens = join(tokens, self._refine(laid, values, observation[laid.rows]))
             parts.append((laid.rows, tokens))
-        return _gather(parts, len(observation), observation.device)
+        return collect(parts, len(observation), observation.device)
 
     def places(self, observation: Spectrum) -> Tokens:
         """Returns where a spectrum on this grid has its flux scale and codes; its flux does not matter."""
@@ -160,15 +157,15 @@ class SpectrumTokenizer(Tokenizer):
         for rows, index in self._octaves(flat):
             _, _, _, window, measured = self._place(flat[rows], index)
             scale_ids = torch.zeros(len(rows), dtype=torch.long, device=flat.device)
-            parts.append((rows, self._slots(window, measured, measured.long() * 0, scale_ids)))
-        return _gather(parts, len(observation), observation.device)
+            parts.append((rows, slots(window, measured, measured.long() * 0, scale_ids)))
+        return collect(parts, len(observation), observation.device)
 
     def embed(self, observation: Spectrum) -> tuple[Tensor, Tensor]:
         """Returns what is known of each rung before quantisation, `(B, N, D)`, and which of the N are measured.
 
         The vectors are normalised features of the encoder, D = `width`; their order is that of the codes of `encode`.
         """
-        parts = [(laid.rows, *_compact(laid.measured, laid.features)) for laid in self._lay(observation)]
+        parts = [(laid.rows, *compact(laid.measured, laid.features)) for laid in self._lay(observation)]
         length = max((valid.shape[1] for _, valid, _ in parts), default=1)
         vectors = torch.zeros(len(observation), length, self.config["width"], device=observation.device)
         valid = torch.zeros(len(observation), length, dtype=torch.bool, device=observation.device)
@@ -187,11 +184,11 @@ class SpectrumTokenizer(Tokenizer):
             ValueError: for ids out of range, or tokens where this tokenizer makes none.
         """
         kinds, scale, octave = self._read(tokens)
-        wavelength = self._cells(tokens, kinds[0], octave) if like is None else like.wavelength
+        wavelength = self._cells(tokens, kinds[CODE], octave) if like is None else like.wavelength
         flux, ivar = torch.zeros_like(wavelength), torch.zeros_like(wavelength)
-        for index in octave[kinds[0].any(1)].unique().tolist():
-            rows = (kinds[0].any(1) & (octave == index)).nonzero()[:, 0]
-            parts = self._decode_octave(tokens[rows], [kind[rows] for kind in kinds], index, wavelength[rows])
+        for index in octave[kinds[CODE].any(1)].unique().tolist():
+            rows = (kinds[CODE].any(1) & (octave == index)).nonzero()[:, 0]
+            parts = self._decode_octave(tokens[rows], [k[rows] for k in kinds], index, wavelength[rows])
             known = parts[2] & (scale[rows] > 0)[:, None]
             flux[rows] = torch.where(known, parts[0] * scale[rows, None], 0.0)
             ivar[rows] = torch.where(known, 1 / (parts[1] * scale[rows, None]).clamp(min=1e-12) ** 2, 0.0)
@@ -217,21 +214,23 @@ class SpectrumTokenizer(Tokenizer):
     def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values, the rank of the flux scales and what atoms are in columns of their own."""
         codes = self.quantizer.values(torch.arange(self.quantizer.size, device=self.to_latent.weight.device))
-        rank = torch.linspace(-1, 1, self.scale_bins, device=codes.device)[:, None]
+        rank = torch.linspace(-1, 1, self.flux_scale.bins, device=codes.device)[:, None]
         blocks = [codes, rank, *([self.atoms.codebook()] if self.atoms.budget else [])]
         return torch.block_diag(*blocks)
 
     def possible(self, position: Tensor) -> Tensor:
         """Tells which ids may stand at `position` `(B, N, 2)`: flux scales, codes of rungs, or atoms."""
-        ids = torch.arange(self.size, device=position.device)
-        kind = (ids >= self.quantizer.size).long() + (ids >= self.quantizer.size + self.scale_bins)
-        return _kind(position)[..., None] == kind
+        return kind(position)[..., None] == self._kind_of(torch.arange(self.size, device=position.device))
 
     def coverage(self, observation: Spectrum) -> Tensor:
         """Returns the share of the measured pixels that lies on the ladder, `(B,)`."""
         measured = observation.measured.sum(1)
         inside = (self.ladder.nodes(observation.wavelength, 0)[1] & observation.measured).sum(1)
         return torch.where(measured > 0, inside / measured.clamp(min=1), 1.0)
+
+    def _kind_of(self, ids: Tensor) -> Tensor:
+        """Returns what ids are, as `kind`."""
+        return (ids >= self.quantizer.size).long() + (ids >= self.quantizer.size + self.flux_scale.bins)
 
     # ---- encoding
 
@@ -266,8 +265,8 @@ class SpectrumTokenizer(Tokenizer):
         for rows, index in self._octaves(spectrum):
             part = spectrum[rows]
             node, inside, used, window, measured = self._place(part, index)
-            scale_ids = self._scale_ids(part.flux, used)
-            scale = self._scale(scale_ids)
+            scale_ids = self.flux_scale.ids(part.flux, used)
+            scale = self.flux_scale.values(scale_ids)
             seen = used if shown is None else used & shown[rows]
             x = self._deposit(part, node, seen, scale, window)
             mask = measured[:, None].to(x.dtype)
@@ -306,21 +305,7 @@ class SpectrumTokenizer(Tokenizer):
         same = (rung[:, :, None] == rung[:, None]) & valid[:, None] & valid[:, :, None]
         rank = same.tril(-1).sum(2)
         position = torch.stack([2.0 + rank, laid.window.base[rung]], dim=-1)
-        return Tokens(ids + self.quantizer.size + self.scale_bins, position, valid)
-
-    def _tokens(self, laid: _Laid, codes: Tensor) -> Tokens:
-        return self._slots(laid.window, laid.measured, codes, laid.scale_ids)
-
-    def _slots(self, window: Window, measured: Tensor, codes: Tensor, scale_ids: Tensor) -> Tokens:
-        """Returns the tokens of flux scales and of codes `(B, R)`, without the rungs not measured."""
-        valid, codes, rung = _compact(measured, codes, window.base.expand(codes.shape))
-        position = torch.stack([torch.full_like(rung, -window.octave / OCTAVE), rung], dim=-1)
-        scale = position.new_tensor([1.0, 0.0]).expand(len(codes), 1, 2)
-        return Tokens(
-            ids=torch.cat([scale_ids[:, None] + self.quantizer.size, codes], dim=1),
-            position=torch.cat([scale, position], dim=1),
-            valid=torch.cat([valid.any(1, keepdim=True), valid], dim=1),
-        )
+        return Tokens(ids + self.quantizer.size + self.flux_scale.bins, position, valid)
 
     # ---- decoding
 
@@ -338,22 +323,21 @@ class SpectrumTokenizer(Tokenizer):
 
     def _read(self, tokens: Tokens) -> tuple[list[Tensor], Tensor, Tensor]:
         """Sorts tokens: which are codes, flux scales, atoms; the flux scale `(B,)`, 0 for none; index of the octave."""
-        kind = _kind(tokens.position)
-        kinds = [tokens.valid & (kind == k) for k in range(3)]
+        place = kind(tokens.position)
+        kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM)]
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"spectrum tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)
-        allowed = self.possible(tokens.position[tokens.valid][None])[0]
-        if not allowed.gather(1, tokens.ids[tokens.valid][:, None]).all():
+        if (tokens.valid & (place != self._kind_of(tokens.ids))).any():
             msg = "spectrum tokens: the position of some says code, flux scale or atom where their id says another"
             raise ValueError(msg)
-        scale_ids = torch.where(kinds[1], tokens.ids - self.quantizer.size, 0).amax(dim=1)
-        scale = self._scale(scale_ids) * kinds[1].any(dim=1)
-        coordinate = torch.where(kinds[0], -tokens.position[..., 0] * OCTAVE, math.nan)
+        scale_ids = torch.where(kinds[SCALE], tokens.ids - self.quantizer.size, 0).amax(dim=1)
+        scale = self.flux_scale.values(scale_ids) * kinds[SCALE].any(dim=1)
+        coordinate = torch.where(kinds[CODE], -tokens.position[..., 0] * OCTAVE, math.nan)
         octave = coordinate.nan_to_num(-1e9).amax(1)
         known = octave.new_tensor(self.ladder.octaves)
-        different = kinds[0] & (coordinate != octave[:, None])
-        if (bad := kinds[0].any(1) & (different.any(1) | ~torch.isin(octave, known))).any():
+        different = kinds[CODE] & (coordinate != octave[:, None])
+        if (bad := kinds[CODE].any(1) & (different.any(1) | ~torch.isin(octave, known))).any():
             msg = (
                 f"spectrum tokens: row {int(bad.nonzero()[0])} has codes of several octaves, or of none of "
                 f"{', '.join(map(str, self.ladder.octaves))}"
@@ -365,21 +349,21 @@ class SpectrumTokenizer(Tokenizer):
         """Renders tokens of one octave: flux and error in units of the flux scale, and what is known, `(B, L)`."""
         octave = self.ladder.octaves[index]
         rung = (tokens.position[..., 1].double() * 2.0**octave).round().long()
-        if (bad := kinds[0] & ((rung < 0) | (rung >= self.ladder.total(octave)))).any():
+        if (bad := kinds[CODE] & ((rung < 0) | (rung >= self.ladder.total(octave)))).any():
             msg = f"spectrum tokens: rungs must lie in [0, {self.ladder.total(octave)}), given {rung[bad][0].item()}"
             raise ValueError(msg)
-        row = torch.arange(len(tokens), device=rung.device)[:, None].expand_as(rung)[kinds[0]]
+        row = torch.arange(len(tokens), device=rung.device)[:, None].expand_as(rung)[kinds[CODE]]
         codes = tokens.ids.new_full((len(tokens), self.ladder.total(octave)), -1)
-        codes[row, rung[kinds[0]]] = tokens.ids[kinds[0]]
+        codes[row, rung[kinds[CODE]]] = tokens.ids[kinds[CODE]]
         window = self.ladder.window(octave, codes >= 0)
         codes = codes[:, window.numbers]
         measured = codes >= 0
         cells, error = self._decode(self.quantizer.values(codes.clamp(min=0)), measured, index)
         node, _ = self.ladder.nodes(wavelength, octave)
         flux, at, known = window.read(cells, measured, *window.within(node))
-        if kinds[2].any():
-            first_atom = self.quantizer.size + self.scale_bins
-            valid, rung, ids = _compact(kinds[2], rung, tokens.ids - first_atom)
+        if kinds[ATOM].any():
+            first_atom = self.quantizer.size + self.flux_scale.bins
+            valid, rung, ids = compact(kinds[ATOM], rung, tokens.ids - first_atom)
             flux = flux + self.atoms.render(rung, ids.clamp(min=0), valid, node)
         return flux, error.gather(1, at), known
 
@@ -431,65 +415,6 @@ class SpectrumTokenizer(Tokenizer):
             "codes": torch.tensor(codes),
         }
         return terms, pooled
-
-    def _scale_ids(self, flux: Tensor, used: Tensor) -> Tensor:
-        """Bins log10 of the median of \\|flux\\| over the used pixels; a median of zero or nothing falls in bin 0."""
-        # The bin of the median is the median of the bins: counting takes an eighth of the time of nanmedian.
-        low, width = SCALE_RANGE[0] - 3, (SCALE_RANGE[1] - SCALE_RANGE[0]) / self.scale_bins
-        bins = math.ceil((SCALE_RANGE[1] + 3 - low) / width) + 1
-        size = flux.abs().clamp(min=1e-30).log10()
-        index = ((size - low) / width + 1).floor().clamp(0, bins).long()
-        counts = torch.zeros(len(flux), bins + 1, dtype=torch.int32, device=flux.device)
-        counts.scatter_add_(1, index, used.to(torch.int32))
-        half = (counts.sum(1, keepdim=True) + 1) // 2
-        level = (counts.cumsum(1) < half).sum(1)
-        zero = (flux.abs() < 1e-30) & used
-        if (bad := ((level == 0) & (zero.sum(1) < half[:, 0]) & (half[:, 0] > 0)) | (level == bins)).any():
-            row = int(bad.nonzero()[0])
-            median = flux[row][used[row]].abs().median().item()
-            msg = (
-                f"row {row}: the median of |flux| is {median:.3g} in units of 1e-17 erg/s/cm2/A, far from any "
-                "spectrum: is it in erg/s/cm2/A? give its unit to aion.io.from_quantity"
-            )
-            raise ValueError(msg)
-        offset = round(3 / width) + 1
-        return (level - offset).clamp(0, self.scale_bins - 1)
-
-    def _scale(self, scale_ids: Tensor) -> Tensor:
-        """Returns the flux scale `(B,)` that an id stands for, the centre of its bin."""
-        level = (scale_ids.float() + 0.5) / self.scale_bins
-        return 10.0 ** (SCALE_RANGE[0] + level * (SCALE_RANGE[1] - SCALE_RANGE[0]))
-
-
-def _kind(position: Tensor) -> Tensor:
-    """Returns what stands at positions `(..., 2)`: 0 a code, 1 a flux scale, 2 an atom."""
-    return (position[..., 0] > 0.5).long() + (position[..., 0] > 1.5)
-
-
-def _compact(valid: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """Moves what is valid `(B, N, ...)` to the front, in order, and cuts the rest off; valid comes first."""
-    index = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(int(valid.sum(1).max()), 1)]
-    rows = torch.arange(len(valid), device=valid.device)[:, None]
-    return valid[rows, index], *(value[rows, index] for value in values)
-
-
-def _join(*parts: Tokens) -> Tokens:
-    """Joins tokens of the same objects."""
-    return Tokens(**{key: torch.cat([getattr(part, key) for part in parts], dim=1) for key in vars(parts[0])})
-
-
-def _gather(parts: list[tuple[Tensor, Tokens]], count: int, device: torch.device) -> Tokens:
-    """Puts the tokens of groups of rows together; rows in none have no valid token."""
-    length = max((tokens.ids.shape[1] for _, tokens in parts), default=1)
-    ids = torch.zeros(count, length, dtype=torch.long, device=device)
-    position = torch.zeros(count, length, 2, device=device)
-    valid = torch.zeros(count, length, dtype=torch.bool, device=device)
-    for rows, tokens in parts:
-        n = tokens.ids.shape[1]
-        ids[rows, :n] = tokens.ids.masked_fill(~tokens.valid, 0)
-        position[rows, :n] = tokens.position.masked_fill(~tokens.valid[..., None], 0)
-        valid[rows, :n] = tokens.valid
-    return Tokens(ids, position, valid)
 
 
 def _agreement(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
