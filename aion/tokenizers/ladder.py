@@ -1,10 +1,10 @@
 r"""The ladder of rungs in ln wavelength that every spectrum is laid on.
 
-Rung r of octave o covers :math:`\ln(\lambda/\lambda_0) \in [r, r + 1)\,\Delta\,2^{-o}` and holds a fixed number of cells. A
-spectrum lies on one octave, the coarsest whose cells are at most `PIXELS` of its pixels wide: what an instrument resolves
-decides how finely it is read, and instruments alike share rungs. A `Window` is the stretch of one octave that a batch
-needs. Pixels are shared out to the two nearest cells, weighted by ivar, and models are read between two cells: sums over
-pixels, no interpolation of flux.
+Rung r of octave o covers :math:`\ln(\lambda/\lambda_0) \in [r, r + 1)\,\Delta\,2^{-o}` and holds a fixed number of
+cells. A spectrum lies on one octave, the coarsest whose cells are at most `PIXELS` of its pixels wide: what an
+instrument resolves decides how finely it is read, and instruments alike share rungs. A `Window` holds the rungs of one
+octave that a batch needs. Pixels are shared out to the two nearest cells, weighted by ivar, and models are read between
+two cells: sums over pixels, no interpolation of flux.
 """
 
 __all__ = ["PIXELS", "Ladder", "Window"]

@@ -126,7 +126,8 @@ class Atoms(nn.Module):
         flux = node.new_zeros(node.shape, dtype=torch.float32)
         offset, sigma, amplitude = self.describe(ids)
         centre, reach = (rung * self.cells + offset).double(), sigma.double() * REACH
-        low = torch.searchsorted(node.contiguous(), centre - reach)
+        node = node.contiguous()
+        low = torch.searchsorted(node, centre - reach)
         high = torch.searchsorted(node, centre + reach, right=True)
         row, slot = (valid & (high > low)).nonzero(as_tuple=True)
         if not len(row):

@@ -4,7 +4,7 @@ Codes stand at (-octave / 8, rung in units of a rung of octave 0), the flux scal
 (2 + k, rung). Only what was measured has a slot.
 """
 
-__all__ = ["ATOM", "CODE", "OCTAVE", "SCALE", "collect", "compact", "join", "kind", "slots"]
+__all__ = ["ATOM", "CODE", "OCTAVE", "SCALE", "collect", "compact", "join", "slots", "stands"]
 
 import torch
 
@@ -17,7 +17,7 @@ CODE, SCALE, ATOM = 0, 1, 2
 OCTAVE = 8  # octaves per unit of the first coordinate: codes stay nearer to 0 than the flux scale at 1
 
 
-def kind(position: Tensor) -> Tensor:
+def stands(position: Tensor) -> Tensor:
     """Returns what stands at positions `(..., 2)`: `CODE`, `SCALE` or `ATOM`."""
     return (position[..., 0] > 0.5).long() + (position[..., 0] > 1.5)
 

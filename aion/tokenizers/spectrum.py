@@ -2,13 +2,13 @@ r"""Spectra of any instrument as tokens at fixed physical wavelengths.
 
 A ladder of rungs in ln wavelength is laid over all wavelengths, in octaves for coarse and for high resolution (see
 `aion.tokenizers.ladder`). The pixels of a spectrum, on whatever grid they were measured, are shared out to the cells of
-their rung, weighted by ivar: a sum over pixels, no interpolation of flux. Convolutions turn the cells of a rung and its
-neighbours into one code; all octaves share them and are told which one it is. A rung without a measured pixel has no
-token. One more token carries the flux scale, the median of \|flux\|. What codes cannot carry, strong lines above all, is
-left to atoms (see `aion.tokenizers.refine`).
+their rung, weighted by ivar: a sum over pixels, no interpolation of flux. Convolutions turn the cells of a rung and
+its neighbours into one code; all octaves share them and are told which one it is. A rung without a measured pixel has
+no token. One more token carries the flux scale, the median of \|flux\|. What codes cannot carry, strong lines above
+all, is left to atoms (see `aion.tokenizers.refine`).
 
-The decoder turns codes into the cells again, reads the model there, between two cells, at any wavelength asked, and adds
-the atoms.
+The decoder turns codes into the cells again, reads the model there, between two cells, at any wavelength asked, and
+adds the atoms. Where the tokens stand is told in `aion.tokenizers.slots`.
 
 References:
     | Universal Spectral Tokenization via Self-Supervised Panchromatic Representation Learning (Shen et al., 2025),
@@ -36,7 +36,7 @@ from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
 from aion.tokenizers.brightness import FluxScale
 from aion.tokenizers.ladder import Ladder, Window
 from aion.tokenizers.refine import Atoms
-from aion.tokenizers.slots import ATOM, CODE, OCTAVE, SCALE, collect, compact, join, kind, slots
+from aion.tokenizers.slots import ATOM, CODE, OCTAVE, SCALE, collect, compact, join, slots, stands
 from aion.tokens import Tokens
 
 TEMPERATURE = 0.02  # of the comparison of embeddings
@@ -220,7 +220,7 @@ class SpectrumTokenizer(Tokenizer):
 
     def possible(self, position: Tensor) -> Tensor:
         """Tells which ids may stand at `position` `(B, N, 2)`: flux scales, codes of rungs, or atoms."""
-        return kind(position)[..., None] == self._kind_of(torch.arange(self.size, device=position.device))
+        return stands(position)[..., None] == self._kind_of(torch.arange(self.size, device=position.device))
 
     def coverage(self, observation: Spectrum) -> Tensor:
         """Returns the share of the measured pixels that lies on the ladder, `(B,)`."""
@@ -229,7 +229,7 @@ class SpectrumTokenizer(Tokenizer):
         return torch.where(measured > 0, inside / measured.clamp(min=1), 1.0)
 
     def _kind_of(self, ids: Tensor) -> Tensor:
-        """Returns what ids are, as `kind`."""
+        """Returns what ids are, as `stands`."""
         return (ids >= self.quantizer.size).long() + (ids >= self.quantizer.size + self.flux_scale.bins)
 
     # ---- encoding
@@ -296,7 +296,7 @@ class SpectrumTokenizer(Tokenizer):
 
     def _refine(self, laid: _Laid, values: Tensor, spectrum: Spectrum) -> Tokens:
         """Finds the atoms of spectra, given the codes, as tokens."""
-        cells, error = self._decode(values, laid.measured, laid.octave)
+        cells, _ = self._decode(values, laid.measured, laid.octave)
         flux, _, covered = laid.window.read(cells, laid.measured, laid.node, laid.inside)
         used = covered & spectrum.measured
         residual = torch.where(used, spectrum.flux / laid.scale[:, None] - flux, 0.0)
@@ -323,7 +323,7 @@ class SpectrumTokenizer(Tokenizer):
 
     def _read(self, tokens: Tokens) -> tuple[list[Tensor], Tensor, Tensor]:
         """Sorts tokens: which are codes, flux scales, atoms; the flux scale `(B,)`, 0 for none; index of the octave."""
-        place = kind(tokens.position)
+        place = stands(tokens.position)
         kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM)]
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"spectrum tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
