@@ -1,18 +1,19 @@
-"""Recipes: a TOML file in, a trained bundle out.
+"""Recipes: a TOML file in, a trained bundle or a trained tokenizer out.
 
-A recipe names the simulated sky, the tokenizers (each with the modalities it reads), the transformer, the masking and
-how long each part is trained. Every value is a keyword argument of the class or function it is for, so that a misspelt
-one is an error. Objects are numbered: each part trains on its own range of indices, and what is below `HELD_OUT` is
-never trained on.
+The recipe of a bundle names the simulated sky, the tokenizers (each with the modalities it reads), the transformer, the
+masking and how long each part is trained. That of a tokenizer names the tokenizer and its sources, each with a weight:
+modalities of the sky, pairs of two of them, or what a reader given to `train_tokenizer` reads. Every value is a keyword
+argument of the class or function it is for, so that a misspelt one is an error. Objects of the sky are numbered: each
+part trains on its own range of indices, and what is below `HELD_OUT` is never trained on.
 """
 
-__all__ = ["HELD_OUT", "load", "train_recipe"]
+__all__ = ["HELD_OUT", "load", "load_tokenizer", "train_recipe", "train_tokenizer"]
 
 import hashlib
 import json
 import platform
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -23,21 +24,54 @@ from aion.masking import BudgetMasking
 from aion.model import AION
 from aion.observations import Observation, near_miss
 from aion.sky import Sky
+from aion.sources import Mixture, SkySource
 from aion.tokenizers import Tokenizer, build
+from aion.tokenizers.store import save
 from aion.tokens import TokenSequence
 from aion.training import elapsed, train
 
 HELD_OUT = 1_000_000  # objects of the sky below this index are for evaluation only
 SECTIONS = {"dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
+TOKENIZER_SECTIONS = {"fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
+FIRST = HELD_OUT * 10  # object that the first tokenizer is fitted on; each tokenizer has a million of its own
+FITTED = 10_000  # objects kept for fitting, before those trained on
 
 
 def load(path: Path | str) -> dict:
-    """Reads a recipe and checks its sections.
+    """Reads the recipe of a bundle and checks its sections.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not TOML or a section is unknown (with the near misses) or missing.
     """
+    recipe = _read(path, SECTIONS, {"dtype", "masking"})
+    for name, tokenizer in recipe["modalities"].items():
+        if tokenizer not in recipe["tokenizers"]:
+            msg = (
+                f"{path}: modality {name!r} wants tokenizer {tokenizer!r}; {near_miss(tokenizer, recipe['tokenizers'])}"
+            )
+            raise ValueError(msg)
+    return recipe
+
+
+def load_tokenizer(path: Path | str) -> dict:
+    """Reads the recipe of a tokenizer and checks its sections.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, or a source names neither
+            or both of a modality and a reader.
+    """
+    recipe = _read(path, TOKENIZER_SECTIONS, {"fit", "sky"})
+    for name, source in recipe["sources"].items():
+        if ("modality" in source) == ("reader" in source):
+            msg = f"{path}: source {name!r} must name either a modality of the sky or a reader"
+            raise ValueError(msg)
+    return recipe
+
+
+def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
+    """Reads a TOML file of known sections."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -51,19 +85,13 @@ def load(path: Path | str) -> dict:
     except tomllib.TOMLDecodeError as error:
         msg = f"{path} is not TOML: {error}"
         raise ValueError(msg) from error
-    if unknown := set(recipe) - SECTIONS:
+    if unknown := set(recipe) - sections:
         name = sorted(unknown)[0]
-        msg = f"{path}: unknown section {name!r}; {near_miss(name, SECTIONS)}"
+        msg = f"{path}: unknown section {name!r}; {near_miss(name, sections)}"
         raise ValueError(msg)
-    if missing := SECTIONS - {"dtype", "masking"} - set(recipe):
+    if missing := sections - optional - set(recipe):
         msg = f"{path} lacks {', '.join(sorted(missing))}"
         raise ValueError(msg)
-    for name, tokenizer in recipe["modalities"].items():
-        if tokenizer not in recipe["tokenizers"]:
-            msg = (
-                f"{path}: modality {name!r} wants tokenizer {tokenizer!r}; {near_miss(tokenizer, recipe['tokenizers'])}"
-            )
-            raise ValueError(msg)
     return recipe
 
 
@@ -84,9 +112,19 @@ def train_recipe(
     tokenizers, parts = {}, {}
     for order, (name, config) in enumerate(recipe["tokenizers"].items()):
         names = [m for m, tokenizer in recipe["modalities"].items() if tokenizer == name]
-        trainer = _TokenizerTrainer(recipe, name, names, HELD_OUT * (10 + order), device)
-        tokenizers[name] = trainer.run(build(_without_fit(config)), folder, steps, progress)
-        parts[name] = trainer.facts
+        settings = _settings(recipe, name, steps)
+        first = FIRST + HELD_OUT * order
+        sky = {**recipe["sky"], "seed": recipe["seed"], "device": device}
+        sources = [SkySource(m, settings.get("batch", 1), first + FITTED, sky) for m in names]
+        training = _Training(name, folder, recipe["seed"], device, progress)
+        tokenizer = build(_without_fit(config)).to(device)
+        if hasattr(tokenizer, "fit"):
+            count = config.get("fit_objects", 2000)
+            sample = sources[0].observe(first, count if steps is None else min(count, 256))
+            training.fit(tokenizer, sample, {"spacing": config["spacing"]} if "spacing" in config else {})
+        identity = _identity(recipe, name, settings)
+        tokenizers[name] = training.run(tokenizer, Mixture(sources), settings, identity)
+        parts[name] = training.facts
     model = AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(device)
     generator = torch.Generator().manual_seed(recipe["seed"])
     model.transformer.reset_parameters(generator)
@@ -126,59 +164,121 @@ def _settings(recipe: Mapping, part: str, steps: int | None) -> dict:
     return settings
 
 
-class _TokenizerTrainer:
-    """Fits and trains one tokenizer on the modalities it reads, in turn."""
+def train_tokenizer(
+    path: Path | str,
+    folder: Path | str,
+    *,
+    readers: Mapping[str, Callable[..., Callable[[int], Observation]]] | None = None,
+    others: Iterable[type[Tokenizer]] = (),
+    device: str = "cpu",
+    steps: int | None = None,
+    progress: bool = True,
+) -> Tokenizer:
+    """Trains the tokenizer of a recipe and writes it; run again, it goes on where it stopped.
 
-    def __init__(self, recipe: Mapping, name: str, modalities: list[str], offset: int, device: str) -> None:
-        self.recipe, self.name, self.modalities, self.offset = recipe, name, modalities, offset
-        self.device = device
-        self.skies = {
-            m: Sky(**{**recipe["sky"], "seed": recipe["seed"], "modalities": [m], "device": device}) for m in modalities
-        }
+    Arguments:
+        path: the recipe.
+        folder: receives `tokenizer/` (see `aion.tokenizers.store`), the log and, while it runs, the checkpoint.
+        readers: by the name a source gives, functions of its other settings and `batch` and `seed` that return a
+            source, see `aion.sources`; its attribute `facts`, if it has one, goes into the provenance.
+        others: classes of tokenizers known beside those of `aion.tokenizers`.
+        device: where to train.
+        steps: overrides the steps, for a trial run.
+        progress: shows a progress bar on a terminal.
+
+    Raises:
+        ValueError: for a recipe that is not one, or a reader that is not given.
+    """
+    recipe, folder = load_tokenizer(path), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = dict(recipe["training"]) | ({} if steps is None else {"steps": min(steps, recipe["training"]["steps"])})
+    tokenizer = build(recipe["tokenizer"], others).to(device)
+    sources = [_source(path, recipe, s, settings["batch"], readers or {}, device) for s in recipe["sources"].values()]
+    mixture = Mixture(sources, [source.get("weight", 1) for source in recipe["sources"].values()])
+    training = _Training(recipe["name"], folder, recipe["seed"], device, progress)
+    if "fit" in recipe:
+        options = dict(recipe["fit"])
+        count = options.pop("objects", 2000)
+        sample = SkySource(options.pop("modality"), count, FIRST, _sky(recipe, {}, device))
+        training.fit(tokenizer, sample.observe(FIRST, count if steps is None else min(count, 256)), options)
+    identity = _identity(recipe, recipe["name"], settings)
+    tokenizer = training.run(tokenizer, mixture, settings, identity)
+    facts = {name: s.facts for name, s in zip(recipe["sources"], sources, strict=True) if hasattr(s, "facts")}
+    save(tokenizer, folder / "tokenizer", _provenance(path, recipe["name"], device) | {"data": facts} | training.facts)
+    return tokenizer
+
+
+def _sky(recipe: Mapping, source: Mapping, device: str) -> dict[str, object]:
+    return {**recipe.get("sky", {}), **source.get("sky", {}), "seed": recipe["seed"], "device": device}
+
+
+def _source(
+    path: Path | str, recipe: Mapping, source: Mapping, batch: int, readers: Mapping[str, Callable], device: str
+) -> Callable[[int], Observation]:
+    """Makes a source of what the recipe says of it."""
+    batch = source.get("batch", batch)
+    if "modality" in source:
+        if unknown := set(source) - {"batch", "modality", "sky", "weight"}:
+            msg = f"{path}: a source of the sky takes no {sorted(unknown)[0]!r}"
+            raise ValueError(msg)
+        return SkySource(source["modality"], batch, FIRST + FITTED, _sky(recipe, source, device))
+    if source["reader"] not in readers:
+        msg = f"{path}: no reader {source['reader']!r}; {near_miss(source['reader'], readers)}"
+        raise ValueError(msg)
+    options = {key: value for key, value in source.items() if key not in {"batch", "reader", "weight"}}
+    return readers[source["reader"]](batch=batch, seed=recipe["seed"], **options)
+
+
+def _provenance(path: Path | str, name: str, device: str) -> dict[str, object]:
+    machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {device}"
+    return {"name": name, "recipe": Path(path).name, "machine": machine}
+
+
+class _Training:
+    """Fits and trains one tokenizer."""
+
+    def __init__(self, name: str, folder: Path, seed: int, device: str, progress: bool) -> None:
+        self.name, self.folder, self.seed, self.device, self.progress = name, folder, seed, device, progress
         self.facts: dict[str, object] = {}
 
-    def observe(self, modality: str, start: int, count: int) -> Observation:
-        """Returns the objects of a range of indices that have anything measured in a modality."""
-        observation = self.skies[modality].observe(torch.arange(start, start + count))[modality]
-        measured = observation.measured.reshape(len(observation), -1).any(1)
-        return observation[measured] if measured.any() else observation
+    def fit(self, tokenizer: Tokenizer, sample: Observation, options: Mapping[str, object]) -> None:
+        tokenizer.fit(sample, **options)
+        self.facts = {"fitted_on": len(sample)}
 
-    def run(self, tokenizer: Tokenizer, folder: Path, steps: int | None, progress: bool) -> Tokenizer:
-        config = self.recipe["tokenizers"][self.name]
-        tokenizer = tokenizer.to(self.device)
-        if hasattr(tokenizer, "fit"):
-            count = config.get("fit_objects", 2000)
-            sample = self.observe(self.modalities[0], self.offset, count if steps is None else min(count, 256))
-            tokenizer.fit(sample, **({"spacing": config["spacing"]} if "spacing" in config else {}))
-            self.facts = {"fitted_on": len(sample)}
+    def run(self, tokenizer: Tokenizer, data: Mixture, settings: Mapping, identity: str) -> Tokenizer:
         if not any(p.requires_grad for p in tokenizer.parameters()):
             return tokenizer.eval()
-        settings = _settings(self.recipe, self.name, steps)
-        identity = _identity(self.recipe, self.name, settings)
+        settings = dict(settings)
         batch = settings.pop("batch")
-        tokenizer.apply(_reset(torch.Generator().manual_seed(self.recipe["seed"])))
-        checkpoint = folder / "checkpoints" / self.name
+        draws = torch.Generator().manual_seed(self.seed)
+        if hasattr(tokenizer, "reset_parameters"):
+            tokenizer.reset_parameters(draws)
+        else:
+            tokenizer.apply(_reset(draws))
+        checkpoint = self.folder / "checkpoints" / self.name
         train(
             tokenizer,
-            lambda step: self.observe(
-                self.modalities[step % len(self.modalities)], self.offset + 10_000 + step * batch, batch
-            ),
-            generator=torch.Generator().manual_seed(self.recipe["seed"]),
+            lambda step: _to(data(step), self.device),
+            generator=torch.Generator().manual_seed(self.seed),
             checkpoint=checkpoint,
             identity=identity,
-            log=folder / f"{self.name}.jsonl",
-            progress=f"tokenizer {self.name}" if progress else None,
+            log=self.folder / f"{self.name}.jsonl",
+            progress=f"tokenizer {self.name}" if self.progress else None,
             **settings,
         )
         self.facts |= {"steps": settings["steps"], "batch": batch, "seconds": elapsed(checkpoint)}
-        return tokenizer
+        return tokenizer.eval()
+
+
+def _to(batch: Observation | tuple[Observation, ...], device: str) -> Observation | tuple[Observation, ...]:
+    return tuple(view.to(device) for view in batch) if isinstance(batch, tuple) else batch.to(device)
 
 
 def _reset(generator: torch.Generator):
     """Returns a function that draws the parameters of convolutions and linear layers anew, from a generator."""
 
     def reset(module: nn.Module) -> None:
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

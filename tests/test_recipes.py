@@ -17,7 +17,7 @@ from aion.training import train
 from aion.transformer import Transformer
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "benchmarks" / "recipes").glob("*.toml")) + sorted((ROOT / "tokenizers").glob("*.toml"))
+RECIPES = sorted((ROOT / "benchmarks" / "recipes").glob("*.toml"))
 KINDS = {"image": ImageTokenizer, "scalar": ScalarTokenizer, "spectrum": SpectrumTokenizer}
 
 SHORT = """

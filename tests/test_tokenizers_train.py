@@ -1,0 +1,195 @@
+"""The scripts of `tokenizers/`: recipes fit the signatures they feed, and a short one trains, resumes and loads."""
+
+import importlib.util
+import inspect
+import sys
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aion.recipes import load_tokenizer, train_tokenizer
+from aion.sky import MODALITIES, OPTIONAL, Sky
+from aion.tokenizers import build
+from aion.tokenizers.store import load
+from aion.training import train
+
+FOLDER = Path(__file__).resolve().parents[1] / "tokenizers"
+RECIPES = sorted(FOLDER.glob("*.toml"))
+EVERY = pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+
+
+def script(name: str):
+    """Loads a script of the folder, as it is loaded when it is run: with its folder on the path."""
+    if name not in sys.modules:
+        sys.path.insert(0, str(FOLDER))
+        try:
+            spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(FOLDER))
+    return sys.modules[name]
+
+
+def parameters(function) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def others() -> tuple:
+    return (script("baseline").FixedGrid,)
+
+
+@EVERY
+def test_every_setting_is_an_argument_of_what_it_is_for(path):
+    recipe = load_tokenizer(path)
+    tokenizer = build(recipe["tokenizer"], others())
+    assert recipe["training"].keys() <= parameters(train) | {"batch"}
+    for source in recipe["sources"].values():
+        assert {*recipe.get("sky", {}), *source.get("sky", {})} <= parameters(Sky)
+        if "modality" in source:
+            names = [source["modality"]] if isinstance(source["modality"], str) else source["modality"]
+            assert {*names} <= {*MODALITIES, *OPTIONAL}
+        else:
+            settings = source.keys() - {"batch", "reader", "weight"}
+            assert settings <= parameters(script("miles")._source)
+    if "fit" in recipe:
+        assert recipe["fit"].keys() <= parameters(tokenizer.fit) | {"modality", "objects"}
+
+
+@pytest.fixture
+def short(tmp_path) -> Path:
+    path = tmp_path / "short.toml"
+    path.write_text(
+        'name = "short"\nseed = 1\n[tokenizer]\nkind = "spectrum"\nstep = 0.05\nwidth = 8\ndepth = 1\nlevels = [4, 4]\n'
+        "[sky]\ncomplete = true\n"
+        '[sources.desi]\nmodality = "desi_spectrum"\nweight = 2\n'
+        '[sources.sdss]\nmodality = "sdss_spectrum"\nbatch = 2\n'
+        '[sources.miles]\nreader = "miles"\n'
+        "[training]\nsteps = 5\nbatch = 3\nlr = 1e-3\ncheckpoint_every = 2\nlog_every = 1\n"
+    )
+    return path
+
+
+def run(short: Path, folder: Path, **options):
+    return script("train").main([str(short), "-o", str(folder), *options.get("arguments", [])])
+
+
+def test_a_short_recipe_trains_resumes_and_loads(short, tmp_path, monkeypatch):
+    run(short, tmp_path / "whole")
+    real, calls = train, []
+
+    def broken(module, data, steps, **options):
+        def interrupted(step):
+            calls.append(step)
+            if step == 3 and calls.count(3) == 1:
+                raise KeyboardInterrupt
+            return data(step)
+
+        return real(module, interrupted, steps, **options)
+
+    monkeypatch.setattr("aion.recipes.train", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run(short, tmp_path / "parts")
+    run(short, tmp_path / "parts")
+    assert calls == [0, 1, 2, 3, 2, 3, 4]
+    a, b = (load(tmp_path / name / "tokenizer") for name in ("whole", "parts"))
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    spectrum = Sky(modalities=["desi_spectrum"], complete=True).observe([0, 1])["desi_spectrum"]
+    assert a.encode(spectrum).valid.any()
+
+
+def test_fewer_steps_and_a_missing_reader(short, tmp_path):
+    run(short, tmp_path / "few", arguments=["--steps", "1"])
+    assert len((tmp_path / "few" / "short.jsonl").read_text().splitlines()) == 1
+    with pytest.raises(ValueError, match="no reader 'miles'"):
+        train_tokenizer(short, tmp_path / "none", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[sky]", "[skey]"), "unknown section 'skey'; did you mean 'sky'"),
+        (('reader = "miles"', ""), "source 'miles' must name either"),
+        (('reader = "miles"', 'reader = "mils"'), "no reader 'mils'; did you mean 'miles'"),
+        (("weight = 2", "wait = 2"), "a source of the sky takes no 'wait'"),
+        (("width = 8", "widht = 8"), "widht"),
+    ],
+)
+def test_bad_recipes_are_refused(short, tmp_path, change, message):
+    short.write_text(short.read_text().replace(*change))
+    with pytest.raises(ValueError, match=message):
+        run(short, tmp_path / "run")
+
+
+def test_missing_data_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"miles\.safetensors: it is in the repository"):
+        script("miles").Miles(tmp_path)
+
+
+def test_held_out_stars_are_in_no_training_data():
+    stars = script("miles").Miles()
+    assert len(stars) == 944
+    assert 0.18 < stars.held_out.mean() < 0.22
+    from aion.sky.templates import Templates
+
+    used = Templates.load().data["star.miles_id"].numpy()
+    assert not np.isin(stars.number[stars.held_out], used).any()
+    names = dict(zip(stars.name, stars.held_out, strict=True))
+    assert names["HD023439A"] == names["HD023439B"]  # two components of one star
+
+
+def test_training_stars_are_varied_but_none_is_held_out():
+    miles = script("miles")
+    stars = miles.Miles()
+    source = miles.miles_reader()(batch=32, seed=0)
+    batch = source(5)
+    again = source(5)
+    assert torch.equal(batch.flux, again.flux)
+    assert not torch.equal(batch.flux, source(6).flux)
+    seen = torch.nn.functional.normalize(torch.where(batch.measured, batch.flux, 0.0)[:, 1500:3000])
+    known = torch.nn.functional.normalize(stars.spectrum.flux[:, 1500:3000])
+    nearest = (seen @ known.T).argmax(1).numpy()
+    assert stars.held_out[nearest].mean() < 0.15  # noise and velocities leave some stars nearer to another
+    ratio = batch.flux.median(1).values
+    assert ratio.max() / ratio.min() > 10
+
+
+def test_estimated_errors_are_those_of_white_noise():
+    miles = script("miles")
+    draws = np.random.default_rng(0)
+    smooth = 1 + 0.2 * np.sin(np.linspace(0, 9, 2000))
+    flux = smooth + 0.02 * draws.standard_normal((5, 2000)) * np.linspace(0.5, 2, 2000)
+    ratio = miles.noise(flux) / (0.02 * np.linspace(0.5, 2, 2000))
+    assert abs(ratio.mean() - 1) < 0.05
+    assert ratio.std() < 0.15
+
+
+def test_the_baseline_learns_and_gives_every_parameter_a_gradient(generator):
+    tokenizer = script("baseline").FixedGrid(
+        encoder_depths=[1, 1, 1, 1],
+        encoder_dims=[8, 8, 8, 16],
+        decoder_depths=[1, 1, 1, 1],
+        decoder_dims=[8, 8, 8, 2],
+        latent_channels=16,
+        embedding_dim=12,
+        dim=12,
+        codebook_size=4096,
+    )
+    spectrum = Sky(modalities=["desi_spectrum"], complete=True).observe(range(4))["desi_spectrum"]
+    pair = tokenizer.loss((spectrum, spectrum))
+    assert pair["likelihood"].item() == pytest.approx(tokenizer.loss(spectrum)["likelihood"].item(), rel=1e-4)
+    terms = tokenizer.loss(spectrum, generator)
+    terms["loss"].backward()
+    without = [name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not [name for name in without if "grn" not in name]
+    tokens = tokenizer.encode(spectrum)
+    assert tokens.ids.shape == (4, 273)
+    assert int(tokens.ids.max()) < 4096
+    assert tokenizer.decode(tokens, like=spectrum).flux.shape == spectrum.flux.shape
+    latent, measured = tokenizer.embed(spectrum)
+    assert latent.shape == (4, 272, 12)
+    assert torch.equal(measured, tokens.valid[:, 1:])

@@ -1,0 +1,51 @@
+"""Trains one tokenizer by a recipe: `python tokenizers/train.py tokenizers/spectrum.toml -o runs/spectrum`.
+
+A recipe has these sections:
+
+- `name`, `seed`;
+- `[tokenizer]`: `kind` and the keyword arguments of its class;
+- `[sky]`: keyword arguments of `aion.sky.Sky`, for all sources of the simulated sky;
+- `[fit]`, for tokenizers that are fitted to data first: `modality`, number of `objects`, and what `fit` takes;
+- `[sources.NAME]`, one for each source of data: `modality = "desi_spectrum"` for objects of the sky,
+  `modality = ["desi_spectrum", "sdss_spectrum"]` for pairs (the loss gets a tuple: the same objects by the one and by
+  the other), or `reader = "miles"` with its settings; `weight` (how often it has its turn; 1), `batch` (else that of
+  the training), `[sources.NAME.sky]` (over `[sky]`);
+- `[training]`: `steps`, `batch`, and what `aion.training.train` takes.
+
+The folder receives the log, the checkpoint from which the same command goes on, and in `tokenizer/` what
+`aion.tokenizers.store.load` reads.
+"""
+
+__all__ = ["main"]
+
+import argparse
+
+from pathlib import Path
+
+from baseline import FixedGrid
+from miles import DATA, miles_reader
+
+from aion.recipes import train_tokenizer
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the result")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of miles.safetensors")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, help="fewer steps, for a trial")
+    given = parser.parse_args(arguments)
+    tokenizer = train_tokenizer(
+        given.recipe,
+        given.output,
+        readers={"miles": miles_reader(given.data)},
+        others=(FixedGrid,),
+        device=given.device,
+        steps=given.steps,
+    )
+    print(f"{given.output / 'tokenizer'}: {tokenizer.describe()}")
+
+
+if __name__ == "__main__":
+    main()
