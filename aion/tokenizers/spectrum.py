@@ -3,7 +3,7 @@ r"""Spectra of any instrument as tokens at fixed physical wavelengths.
 A ladder of rungs in ln wavelength is laid over all wavelengths, in octaves for coarse and for high resolution (see
 `aion.tokenizers.ladder`). The pixels of a spectrum, on whatever grid they were measured, are shared out to the cells of
 their rung, weighted by ivar: a sum over pixels, no interpolation of flux. Convolutions turn the cells of a rung and
-its neighbours into one code; all octaves share them and are told which one it is. A rung without a measured pixel has
+its neighbours into one code; all octaves share them. A rung without a measured pixel has
 no token. One more token carries the flux scale, the median of \|flux\|. What codes cannot carry, strong lines above
 all, is left to atoms (see `aion.tokenizers.refine`).
 
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock1d, conv1d
+from aion.nn.embedding import sine_cosine
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
 from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
@@ -39,6 +40,7 @@ from aion.tokenizers.refine import Atoms
 from aion.tokenizers.slots import ATOM, CODE, OCTAVE, SCALE, collect, compact, join, slots, stands
 from aion.tokens import Tokens
 
+TOLD = 64  # sines and cosines of the wavelength
 TEMPERATURE = 0.02  # of the comparison of embeddings
 
 
@@ -70,7 +72,8 @@ class SpectrumTokenizer(Tokenizer):
         depth: number of residual blocks in the encoder and in the decoder.
         levels: levels of the quantiser, see `aion.nn.quantize.FSQ`.
         scale_bins: number of ids for the flux scale.
-        octaves: octaves of the ladder; with octave 0 alone every spectrum is read with rungs of `step`.
+        octaves: octaves of the ladder. With octave 0 alone every spectrum is read with rungs of `step`; with several
+            the convolutions are told at which octave and wavelength they are.
         atoms: most atoms of a spectrum.
     """
 
@@ -114,8 +117,8 @@ class SpectrumTokenizer(Tokenizer):
         self.decoder = nn.ModuleList(ConvBlock1d(width) for _ in range(depth))
         self.cells_norm = layer_norm(width)
         self.to_cells = nn.Linear(width, cells + 1)
-        # Which octave it is, told to the encoder and to the decoder.
-        self.told = nn.Parameter(torch.randn(2, len(octaves), width) * 0.02) if len(octaves) > 1 else None
+        several = len(octaves) > 1
+        self.told = nn.ModuleList(nn.Linear(TOLD + len(octaves), width) for _ in range(2)) if several else None
 
     @property
     def size(self) -> int:
@@ -209,7 +212,7 @@ class SpectrumTokenizer(Tokenizer):
         terms, pooled = zip(*(self._loss(view, generator) for view in observation), strict=True)
         mean = {key: sum(term[key] for term in terms) / len(terms) for key in terms[0]}
         cosine, contrast = _agreement(*pooled)
-        return {**mean, "loss": mean["loss"] + 0.1 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
+        return {**mean, "loss": mean["loss"] + 0.3 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
 
     def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values, the rank of the flux scales and what atoms are in columns of their own."""
@@ -272,13 +275,18 @@ class SpectrumTokenizer(Tokenizer):
             mask = measured[:, None].to(x.dtype)
             x = self._patch(nn.functional.gelu(conv1d(x, self.stem)))
             if self.told is not None:
-                x = x + self.told[0, index]
+                x = x + self.told[0](self._where(window, index))
             x = x.movedim(-1, 1) * mask
             for block in self.encoder:
                 x = block(x, mask)
             features = self.latent_norm(x.movedim(1, -1))
             latent = self.to_latent(features)
             yield _Laid(rows, index, window, node, inside, measured, scale_ids, scale, features, latent)
+
+    def _where(self, window: Window, index: int) -> Tensor:
+        """Returns what the convolutions are told: wavelength and octave, `(R, TOLD + octaves)`."""
+        octave = nn.functional.one_hot(torch.tensor(index), len(self.ladder.octaves)).to(window.numbers.device)
+        return torch.cat([sine_cosine(window.base[:, None], TOLD), octave.float().expand(window.rungs, -1)], dim=1)
 
     def _patch(self, x: Tensor) -> Tensor:
         """Turns the cells `(B, 32, R * cells)` of each rung into one vector, `(B, R, D)`: a matrix product."""
@@ -296,7 +304,7 @@ class SpectrumTokenizer(Tokenizer):
 
     def _refine(self, laid: _Laid, values: Tensor, spectrum: Spectrum) -> Tokens:
         """Finds the atoms of spectra, given the codes, as tokens."""
-        cells, _ = self._decode(values, laid.measured, laid.octave)
+        cells, _ = self._decode(values, laid.measured, laid.window, laid.octave)
         flux, _, covered = laid.window.read(cells, laid.measured, laid.node, laid.inside)
         used = covered & spectrum.measured
         residual = torch.where(used, spectrum.flux / laid.scale[:, None] - flux, 0.0)
@@ -309,12 +317,12 @@ class SpectrumTokenizer(Tokenizer):
 
     # ---- decoding
 
-    def _decode(self, values: Tensor, measured: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    def _decode(self, values: Tensor, measured: Tensor, window: Window, index: int) -> tuple[Tensor, Tensor]:
         """Turns code values `(B, R, d)` into cells `(B, R * cells)` and errors `(B, R)`, in units of the flux scale."""
         mask = measured[:, None].to(values.dtype)
         x = self.from_latent(values)
         if self.told is not None:
-            x = x + self.told[1, index]
+            x = x + self.told[1](self._where(window, index))
         x = x.movedim(-1, 1) * mask
         for block in self.decoder:
             x = block(x, mask)
@@ -358,7 +366,7 @@ class SpectrumTokenizer(Tokenizer):
         window = self.ladder.window(octave, codes >= 0)
         codes = codes[:, window.numbers]
         measured = codes >= 0
-        cells, error = self._decode(self.quantizer.values(codes.clamp(min=0)), measured, index)
+        cells, error = self._decode(self.quantizer.values(codes.clamp(min=0)), measured, window, index)
         node, _ = self.ladder.nodes(wavelength, octave)
         flux, at, known = window.read(cells, measured, *window.within(node))
         if kinds[ATOM].any():
@@ -392,7 +400,7 @@ class SpectrumTokenizer(Tokenizer):
         for laid in self._lay(observation, shown):
             part = observation[laid.rows]
             values, codes = self.quantizer(laid.latent)
-            cells, error = self._decode(values, laid.measured, laid.octave)
+            cells, error = self._decode(values, laid.measured, laid.window, laid.octave)
             flux, at, covered = laid.window.read(cells, laid.measured, laid.node, laid.inside)
             ivar = torch.where(covered, part.ivar * laid.scale[:, None] ** 2, 0.0)
             residual = (part.flux / laid.scale[:, None] - flux) * covered
