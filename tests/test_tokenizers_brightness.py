@@ -17,13 +17,13 @@ def test_the_bin_is_that_of_the_median(bins, generator):
     assert ((scale.values(expected) / median).log10().abs() <= 6 / bins + 1e-4).all()
 
 
-@pytest.mark.parametrize("flux", [torch.zeros(1, 9), torch.full((1, 9), 1e-6), torch.full((1, 9), 1e-35)])
+@pytest.mark.parametrize("flux", [torch.zeros(1, 9), torch.full((1, 9), 1e-6)])
 def test_nothing_and_next_to_nothing_fall_in_the_first_bin(flux):
     assert FluxScale(512).ids(flux, torch.ones(1, 9, dtype=torch.bool)).item() == 0
     assert FluxScale(512).ids(flux, torch.zeros(1, 9, dtype=torch.bool)).item() == 0
 
 
-@pytest.mark.parametrize("size", [1e-17, 1e12])
+@pytest.mark.parametrize("size", [1e-35, 1e-17, 1e12])
 def test_other_units_are_refused_by_row(size):
     flux = torch.ones(3, 9)
     flux[2] = size

@@ -7,7 +7,7 @@ error :math:`s`, each pixel costs :math:`\frac12 [r^2/(1/w + s^2) + \ln(1 + w s^
 extreme S/N from ruling the loss and becomes the ivar of what is decoded.
 """
 
-__all__ = ["Tokenizer", "gaussian_nll", "spread_penalty"]
+__all__ = ["Tokenizer", "correlation_penalty", "gaussian_nll", "spread_penalty"]
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -42,6 +42,20 @@ def spread_penalty(latent: Tensor) -> Tensor:
         return latent.sum() * 0
     mean, std = latent.mean(0), latent.var(0, correction=0).clamp(min=1e-12).sqrt()
     return (mean.square() + (std - 1).square()).mean()
+
+
+def correlation_penalty(latent: Tensor) -> Tensor:
+    """Penalises latents `(M, d)` whose dimensions go together: the mean square of their correlations.
+
+    Dimensions that repeat each other leave most of the codes, which are their combinations, unused.
+    """
+    if latent.shape[0] < 2 or latent.shape[1] < 2:
+        return latent.sum() * 0
+    centred = latent - latent.mean(0)
+    centred = centred / centred.square().mean(0).clamp(min=1e-12).sqrt()
+    correlation = centred.T @ centred / len(latent)
+    size = latent.shape[1]
+    return (correlation.square().sum() - correlation.diagonal().square().sum()) / (size * (size - 1))
 
 
 class Tokenizer(nn.Module, ABC):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 RANGE = (-5.0, 7.0)  # log10 of the flux scale in 1e-17 erg/s/cm2/A that the bins cover
 SLACK = 3.0  # dex beyond them where a flux is still believed
-ZERO = 1e-30  # what is smaller counts as zero
 
 
 class FluxScale:
@@ -32,7 +31,7 @@ class FluxScale:
         # The bin of the median is the median of the bins, and counting takes an eighth of the time of nanmedian.
         below = round(SLACK / self.width) + 1
         last = 2 * below + self.bins - 1
-        size = flux.abs().clamp(min=ZERO).log10()
+        size = flux.abs().clamp(min=1e-30).log10()
         index = ((size - RANGE[0]) / self.width).floor().long().add(below).clamp(0, last)
         counts = torch.zeros(len(flux), last + 1, dtype=torch.int32, device=flux.device)
         counts.scatter_add_(1, index, used.to(torch.int32))
@@ -50,7 +49,7 @@ class FluxScale:
         """Refuses medians that no spectrum has in the unit wanted."""
         for row in used.any(1).nonzero()[:, 0].tolist():
             median = flux[row][used[row]].abs().median().item()
-            if median > ZERO and not RANGE[0] - SLACK <= math.log10(median) <= RANGE[1] + SLACK:
+            if median > 0 and not RANGE[0] - SLACK <= math.log10(median) <= RANGE[1] + SLACK:
                 msg = (
                     f"row {row}: the median of |flux| is {median:.3g} in units of 1e-17 erg/s/cm2/A, far from any "
                     "spectrum: is it in erg/s/cm2/A? give its unit to aion.io.from_quantity"

@@ -33,7 +33,7 @@ from aion.nn.convolution import ConvBlock1d, conv1d
 from aion.nn.embedding import sine_cosine
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
-from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
+from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
 from aion.tokenizers.brightness import FluxScale
 from aion.tokenizers.ladder import Ladder, Window
 from aion.tokenizers.refine import Atoms
@@ -187,12 +187,13 @@ class SpectrumTokenizer(Tokenizer):
             ValueError: for ids out of range, or tokens where this tokenizer makes none.
         """
         kinds, scale, octave = self._read(tokens)
-        wavelength = self._cells(tokens, kinds[CODE], octave) if like is None else like.wavelength
+        wavelength, wanted = self._cells(tokens, kinds[CODE], octave) if like is None else (like.wavelength, None)
         flux, ivar = torch.zeros_like(wavelength), torch.zeros_like(wavelength)
         for index in octave[kinds[CODE].any(1)].unique().tolist():
             rows = (kinds[CODE].any(1) & (octave == index)).nonzero()[:, 0]
             parts = self._decode_octave(tokens[rows], [k[rows] for k in kinds], index, wavelength[rows])
             known = parts[2] & (scale[rows] > 0)[:, None]
+            known = known if wanted is None else known & wanted[rows]
             flux[rows] = torch.where(known, parts[0] * scale[rows, None], 0.0)
             ivar[rows] = torch.where(known, 1 / (parts[1] * scale[rows, None]).clamp(min=1e-12) ** 2, 0.0)
         return Spectrum(flux=flux, ivar=ivar, wavelength=wavelength)
@@ -375,17 +376,18 @@ class SpectrumTokenizer(Tokenizer):
             flux = flux + self.atoms.render(rung, ids.clamp(min=0), valid, node)
         return flux, error.gather(1, at), known
 
-    def _cells(self, tokens: Tokens, is_code: Tensor, octave: Tensor) -> Tensor:
-        """Returns the wavelengths of the cells of the codes `(B, N * cells)`, in order; the last one fills the rest."""
-        step = self.ladder.step * 2.0 ** -octave.new_tensor(self.ladder.octaves, dtype=torch.float64)[octave]
-        position = torch.where(is_code, tokens.position[..., 1].double() * self.ladder.step, -1.0)
-        position = position.sort(dim=1).values[:, -max(int(is_code.sum(1).max()), 1) :]
-        cell = (torch.arange(self.ladder.cells, device=position.device) + 0.5) / self.ladder.cells
-        cells = position[..., None] + cell * step[:, None, None]
-        cells = torch.where((position < 0)[..., None], math.nan, cells).flatten(1)
-        cells = cells.nan_to_num(math.inf).sort(dim=1).values
-        last = torch.where(cells.isinf(), -1.0, cells).amax(1, keepdim=True).clamp(min=0)
-        return (self.ladder.start * torch.where(cells.isinf(), last, cells).exp()).float()
+    def _cells(self, tokens: Tokens, is_code: Tensor, octave: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the wavelengths of the cells of the codes `(B, N * cells)` in order, and which are no padding."""
+        rung = tokens.position[..., 1].double()
+        order = torch.where(is_code, rung, math.inf).argsort(dim=1)[:, : max(int(is_code.sum(1).max()), 1)]
+        rung, wanted = rung.gather(1, order), is_code.gather(1, order)
+        width = 2.0 ** -rung.new_tensor(self.ladder.octaves)[octave]
+        cell = (torch.arange(self.ladder.cells, device=rung.device) + 0.5) / self.ladder.cells
+        wavelength = self.ladder.start * ((rung[..., None] + cell * width[:, None, None]) * self.ladder.step).exp()
+        wanted = wanted[..., None].expand_as(wavelength).flatten(1)
+        wavelength = torch.where(wanted, wavelength.flatten(1), 0.0)
+        last = wavelength.amax(1, keepdim=True).clamp(min=self.ladder.start)
+        return torch.where(wanted, wavelength, last).float(), wanted
 
     # ---- training
 
@@ -415,9 +417,10 @@ class SpectrumTokenizer(Tokenizer):
             msg = "loss: no spectrum of the batch has a measured pixel"
             raise ValueError(msg)
         likelihood = total / count.clamp(min=1)
+        latent = torch.cat(latents)
         codes = torch.cat(ids).unique().numel() / self.quantizer.size
         terms = {
-            "loss": likelihood + 0.1 * spread_penalty(torch.cat(latents)),
+            "loss": likelihood + 0.1 * spread_penalty(latent) + 0.5 * correlation_penalty(latent),
             "likelihood": likelihood,
             "chi2": chi2 / count.clamp(min=1),
             "codes": torch.tensor(codes),
