@@ -7,7 +7,7 @@ octave that a batch needs. Pixels are shared out to the two nearest cells, weigh
 two cells: sums over pixels, no interpolation of flux.
 """
 
-__all__ = ["PIXELS", "Ladder", "Window"]
+__all__ = ["Ladder", "Window"]
 
 import math
 
