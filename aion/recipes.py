@@ -7,7 +7,7 @@ argument of the class or function it is for, so that a misspelt one is an error.
 part trains on its own range of indices, and what is below `HELD_OUT` is never trained on.
 """
 
-__all__ = ["HELD_OUT", "load", "load_tokenizer", "train_recipe", "train_tokenizer"]
+__all__ = ["HELD_OUT", "load", "load_tokenizer", "mixture", "train_recipe", "train_tokenizer"]
 
 import hashlib
 import json
@@ -193,8 +193,7 @@ def train_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     settings = dict(recipe["training"]) | ({} if steps is None else {"steps": min(steps, recipe["training"]["steps"])})
     tokenizer = build(recipe["tokenizer"], others).to(device)
-    sources = [_source(path, recipe, s, settings["batch"], readers or {}, device) for s in recipe["sources"].values()]
-    mixture = Mixture(sources, [source.get("weight", 1) for source in recipe["sources"].values()])
+    data = mixture(recipe, readers, device)
     training = _Training(recipe["name"], folder, recipe["seed"], device, progress)
     if "fit" in recipe:
         options = dict(recipe["fit"])
@@ -202,28 +201,37 @@ def train_tokenizer(
         sample = SkySource(options.pop("modality"), count, FIRST, _sky(recipe, {}, device))
         training.fit(tokenizer, sample.observe(FIRST, count if steps is None else min(count, 256)), options)
     identity = _identity(recipe, recipe["name"], settings)
-    tokenizer = training.run(tokenizer, mixture, settings, identity)
-    facts = {name: s.facts for name, s in zip(recipe["sources"], sources, strict=True) if hasattr(s, "facts")}
+    tokenizer = training.run(tokenizer, data, settings, identity)
+    facts = {name: s.facts for name, s in zip(recipe["sources"], data.sources, strict=True) if hasattr(s, "facts")}
     save(tokenizer, folder / "tokenizer", _provenance(path, recipe["name"], device) | {"data": facts} | training.facts)
     return tokenizer
+
+
+def mixture(
+    recipe: Mapping,
+    readers: Mapping[str, Callable[..., Callable[[int], Observation]]] | None = None,
+    device: str = "cpu",
+) -> Mixture:
+    """Returns the data that the recipe of a tokenizer trains on, see `train_tokenizer`."""
+    sources = [_source(recipe, name, readers or {}, device) for name in recipe["sources"]]
+    return Mixture(sources, [source.get("weight", 1) for source in recipe["sources"].values()])
 
 
 def _sky(recipe: Mapping, source: Mapping, device: str) -> dict[str, object]:
     return {**recipe.get("sky", {}), **source.get("sky", {}), "seed": recipe["seed"], "device": device}
 
 
-def _source(
-    path: Path | str, recipe: Mapping, source: Mapping, batch: int, readers: Mapping[str, Callable], device: str
-) -> Callable[[int], Observation]:
+def _source(recipe: Mapping, name: str, readers: Mapping[str, Callable], device: str) -> Callable[[int], Observation]:
     """Makes a source of what the recipe says of it."""
-    batch = source.get("batch", batch)
+    source = recipe["sources"][name]
+    batch = source.get("batch", recipe["training"]["batch"])
     if "modality" in source:
         if unknown := set(source) - {"batch", "modality", "sky", "weight"}:
-            msg = f"{path}: a source of the sky takes no {sorted(unknown)[0]!r}"
+            msg = f"source {name!r} of the recipe: one of the sky takes no {sorted(unknown)[0]!r}"
             raise ValueError(msg)
         return SkySource(source["modality"], batch, FIRST + FITTED, _sky(recipe, source, device))
     if source["reader"] not in readers:
-        msg = f"{path}: no reader {source['reader']!r}; {near_miss(source['reader'], readers)}"
+        msg = f"source {name!r} of the recipe: no reader {source['reader']!r}; {near_miss(source['reader'], readers)}"
         raise ValueError(msg)
     options = {key: value for key, value in source.items() if key not in {"batch", "reader", "weight"}}
     return readers[source["reader"]](batch=batch, seed=recipe["seed"], **options)

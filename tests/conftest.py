@@ -1,7 +1,9 @@
 """What all tests share: the checkout, seeded weights, and no network."""
 
+import importlib.util
 import os
 import socket
+import sys
 
 from pathlib import Path
 
@@ -17,6 +19,25 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 def root() -> Path:
     """Returns the folder of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def script(root):
+    """Loads scripts of `tokenizers/` as modules: by their names, with the folder on the path, as when they are run."""
+    folder = root / "tokenizers"
+
+    def load(name: str):
+        if name not in sys.modules:
+            sys.path.insert(0, str(folder))
+            try:
+                spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+                sys.modules[name] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(sys.modules[name])
+            finally:
+                sys.path.remove(str(folder))
+        return sys.modules[name]
+
+    return load
 
 
 @pytest.fixture

@@ -1,0 +1,125 @@
+"""What an image tokenizer keeps: noise, total flux, half-light radius, on simulated and on real stamps."""
+
+__all__ = ["image_rows", "light", "stamps"]
+
+import math
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from torch import Tensor
+
+from aion import Image
+from aion.sky import Sky
+from aion.tokenizers import Tokenizer
+
+SIMULATED = ("legacysurvey_image", "hsc_image")
+RADIUS = 6.0  # arcsec of the aperture
+CHUNK = 16
+
+
+def stamps(count: int, size: int) -> Image:
+    """Returns simulated griz stamps of the Legacy Surveys, put into blank sky of `size` pixels."""
+    image = Sky(modalities=["legacysurvey_image"], complete=True).observe(torch.arange(count))["legacysurvey_image"]
+    margin = [(size - side) // 2 for side in image.flux.shape[2:]]
+    pad = (margin[1], size - image.flux.shape[3] - margin[1], margin[0], size - image.flux.shape[2] - margin[0])
+    ivar = image.ivar.amax(dim=(2, 3), keepdim=True).expand(-1, -1, size, size)
+    draws = torch.Generator().manual_seed(0)
+    blank = torch.randn(ivar.shape, generator=draws) / ivar.clamp(min=1e-9).sqrt()
+    inside = torch.nn.functional.pad(torch.ones_like(image.flux), pad) > 0
+    flux = torch.where(inside, torch.nn.functional.pad(image.flux, pad), blank)
+    return Image(flux, torch.where(inside, torch.nn.functional.pad(image.ivar, pad), ivar), image.bands)
+
+
+def light(image: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Returns total flux and half-light radius in arcsec of stamps `(B, H, W)`, within 6 arcsec of the middle."""
+    rows, columns = (torch.arange(n) - (n - 1) / 2 for n in image.shape[1:])
+    radius = (rows[:, None] ** 2 + columns**2).sqrt() * scale
+    edges = torch.linspace(0.1, min(RADIUS, scale * min(image.shape[1:]) / 2), 100)
+    weight = ((edges[:, None, None] - radius) / scale + 0.5).clamp(0, 1)
+    growth = image.flatten(1).double() @ weight.flatten(1).double().T
+    share = growth / growth[:, -1:]
+    after = (share >= 0.5).float().argmax(1).clamp(min=1)
+    low, high = (share.gather(1, (after - k)[:, None])[:, 0] for k in (1, 0))
+    part = ((0.5 - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+    return growth[:, -1], edges[after - 1] + part * (edges[after] - edges[after - 1])
+
+
+def _codes(tokenizer: Tokenizer, ids: Tensor) -> list[float]:
+    """Returns the share of the codes used of each codebook."""
+    size = tokenizer.quantizer.size
+    return [round(ids[ids // size == k].unique().numel() / size, 4) for k in range(math.ceil(tokenizer.size / size))]
+
+
+@torch.no_grad()
+def _quality(tokenizer: Tokenizer, noisy: list[Image], clean: list[Image]) -> dict:
+    """Compares what is decoded with what was observed (chi-square) and with what is true (flux and radius, in r)."""
+    chi2, flux, radius, ratio, bits, ids = [], [], [], [], [], []
+    for seen, true in zip(noisy, clean, strict=True):
+        tokens = tokenizer.encode(seen)
+        decoded = tokenizer.decode(tokens, like=seen)
+        residual = (seen.flux - decoded.flux).double().square() * seen.ivar * seen.measured
+        chi2.append(residual.flatten(1).sum(1) / seen.measured.flatten(1).sum(1))
+        ids.append(tokens.ids[tokens.valid])
+        bits.append(tokens.valid.sum(1) * math.log2(tokenizer.quantizer.size))
+        band, scale = _red(seen.bands), float(seen.pixel_scale.flatten()[0])
+        (f, r), (f0, r0) = light(decoded.flux[:, band], scale), light(true.flux[:, band], scale)
+        weight = seen.ivar[:, band].double() * true.flux[:, band].double() ** 2
+        whole = seen.measured[:, band].flatten(1).float().mean(1) > 0.8
+        ratio.append(torch.where(whole, weight.flatten(1).sum(1).sqrt(), 0.0))
+        flux.append((f / f0 - 1).abs())
+        radius.append((r / r0 - 1).abs())
+    chi2, flux, radius, ratio, bits, ids = map(torch.cat, (chi2, flux, radius, ratio, bits, ids))
+    bright = ratio >= 20
+    return {
+        "n": len(chi2),
+        "bits": round(bits.double().mean().item(), 1),
+        "chi2_mean": round(chi2.mean().item(), 4),
+        "chi2_median": round(chi2.median().item(), 4),
+        "bright": int(bright.sum()),
+        "flux_error_percent": round(100 * flux[bright].median().item(), 3),
+        "flux_within_2_percent": round((flux[bright] < 0.02).float().mean().item(), 4),
+        "radius_error_percent": round(100 * radius[bright].median().item(), 3),
+        "radius_within_5_percent": round((radius[bright] < 0.05).float().mean().item(), 4),
+        "codes": _codes(tokenizer, ids),
+    }
+
+
+def _red(bands: tuple[str, ...]) -> int:
+    return next(k for k, band in enumerate(bands) if band.endswith("-r"))
+
+
+def _real(folder: Path) -> Image | None:
+    """Returns the HSC cut-outs of the scarlet repository, which may not be distributed; None where they are not."""
+    path = folder / "hsc_cosmos.npz"
+    if not path.is_file():
+        print(f"no {path}: measured without real images (the file is in the test data of scarlet, MIT)")
+        return None
+    file = np.load(path, allow_pickle=False)
+    flux = torch.as_tensor(file["images"] * 10 ** (-0.4 * (27.0 - 22.5)))  # HSC counts have a zero point of 27
+    # The file has no variance: the noise of the sky is taken from the differences of neighbours.
+    sigma = 1.4826 * flux.diff(dim=2).abs().flatten(1).median(1).values / 2**0.5
+    ivar = (sigma**-2)[:, None, None].expand_as(flux)
+    return Image(flux[None], ivar[None], tuple(f"hsc-{str(band).lower()}" for band in file["filters"]))
+
+
+def image_rows(tokenizer: Tokenizer, count: int, data: Path) -> dict:
+    """Measures every kind of stamp that the sky makes and the tokenizer reads, and the real ones if they are there."""
+    out = {}
+    for name in SIMULATED:
+        try:
+            sky = Sky(modalities=[name], complete=True)
+            chunks = [torch.arange(first, first + CHUNK) for first in range(0, count, CHUNK)]
+            noisy = [sky.observe(chunk)[name] for chunk in chunks]
+            tokenizer.encode(noisy[0])
+        except ValueError as error:
+            out[f"simulated: {name}"] = {"refused": str(error)}
+            continue
+        clean = [sky.observe(chunk, noise=False)[name] for chunk in chunks]
+        out[f"simulated: {name}"] = _quality(tokenizer, noisy, clean)
+    image = _real(data / "local_only" / "scarlet")
+    if image is not None:
+        out["real: HSC cut-out"] = _quality(tokenizer, [image], [image])
+    return out

@@ -1,0 +1,196 @@
+"""What a spectrum tokenizer keeps: the measures of the table, on any tokenizer and on the components of `pca.py`."""
+
+__all__ = ["Contender", "agreement", "noise_doubling", "probe", "quality", "throughput"]
+
+import math
+import statistics
+import time
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from pca import Components
+from torch import Tensor
+
+from aion.observations import Spectrum
+from aion.tokenizers import Tokenizer
+
+CHUNK = 32
+
+
+class Contender:
+    """Gives tokenizers and components one face.
+
+    Arguments:
+        name: for the table.
+        codec: a tokenizer with `embed`, or `Components`.
+    """
+
+    def __init__(self, name: str, codec: Tokenizer | Components) -> None:
+        self.name, self.codec = name, codec
+        self.used: dict[str, set[int]] = {}
+
+    @torch.no_grad()
+    def round_trip(self, spectrum: Spectrum) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns decoded flux `(B, L)`, where it is known `(B, L)`, and bits `(B,)`."""
+        parts = [self._round_trip(spectrum[i : i + CHUNK]) for i in range(0, len(spectrum), CHUNK)]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    def _round_trip(self, spectrum: Spectrum) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(self.codec, Components):
+            flux, known = self.codec.round_trip(spectrum)
+            return flux, known, torch.full((len(spectrum),), float(self.codec.total))
+        tokens = self.codec.encode(spectrum)
+        decoded = self.codec.decode(tokens, like=spectrum)
+        possible = self.codec.possible(tokens.position)
+        if possible is None:
+            possible = torch.ones(*tokens.ids.shape, self.codec.size, dtype=torch.bool)
+        choices = possible.sum(-1)
+        for count in choices[tokens.valid].unique().tolist():
+            kind = tokens.valid & (choices == count)
+            self.used.setdefault(count, set()).update(tokens.ids[kind].unique().tolist())
+        return decoded.flux, decoded.measured, (choices.clamp(min=1).log2() * tokens.valid).sum(1)
+
+    def codes_used(self) -> dict[str, float]:
+        """Returns the share of the ids that were ever used, by the number of ids that are possible at a place."""
+        return {str(count): round(len(ids) / count, 4) for count, ids in self.used.items()}
+
+    @torch.no_grad()
+    def embed(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """Returns the continuous embedding `(B, N, D)` and which of the N are measured."""
+        if isinstance(self.codec, Components):
+            return self.codec.coefficients(spectrum)[:, None], torch.ones(len(spectrum), 1, dtype=torch.bool)
+        parts = [self.codec.embed(spectrum[i : i + CHUNK]) for i in range(0, len(spectrum), CHUNK)]
+        length = max(valid.shape[1] for _, valid in parts)
+        pad = [length - valid.shape[1] for _, valid in parts]
+        vectors = [torch.nn.functional.pad(v, (0, 0, 0, p)) for (v, _), p in zip(parts, pad, strict=True)]
+        valid = [torch.nn.functional.pad(m, (0, p)) for (_, m), p in zip(parts, pad, strict=True)]
+        return torch.cat(vectors), torch.cat(valid)
+
+    def pooled(self, spectrum: Spectrum) -> Tensor:
+        """Returns the mean embedding of the measured tokens, `(B, D)`."""
+        vectors, valid = self.embed(spectrum)
+        return (vectors * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def ratio(spectrum: Spectrum) -> Tensor:
+    """Returns the median S/N per pixel, `(B,)`."""
+    value = (spectrum.flux * spectrum.ivar.sqrt()).masked_fill(~spectrum.measured, math.nan)
+    return value.nanmedian(1).values
+
+
+def quality(contender: Contender, spectrum: Spectrum) -> dict[str, float]:
+    """Measures a round trip of spectra: R2 of median-normalised flux, residuals, reduced chi-square, bits.
+
+    R2 is that of all pixels of all spectra together, each spectrum divided by the median of its |flux|; the residual
+    in per cent is the median over pixels of |decoded - flux| / |flux|. Pixels beyond what a contender reads are left
+    out; `coverage` is the share of the measured pixels that is left.
+    """
+    flux, known, bits = contender.round_trip(spectrum)
+    use = known & spectrum.measured
+    median = spectrum.flux.abs().masked_fill(~spectrum.measured, math.nan).nanmedian(1, keepdim=True).values
+    residual = (spectrum.flux - flux).double()
+    chi2 = (residual.square() * spectrum.ivar * use).sum(1) / use.sum(1).clamp(min=1)
+    normal, error = (spectrum.flux / median).double()[use], (residual / median)[use]
+    share = (residual.abs() / spectrum.flux.abs().clamp(min=1e-30))[use]
+    own = [_r2((spectrum.flux / median).double()[i][use[i]], (residual / median)[i][use[i]]) for i in range(len(use))]
+    return {
+        "n": len(spectrum),
+        "coverage": round((use.sum() / spectrum.measured.sum()).item(), 4),
+        "bits": round(bits.mean().item(), 1),
+        "r2": round(_r2(normal, error), 5),
+        "r2_median_object": round(statistics.median(own), 5),
+        "residual_percent": round(100 * share.median().item(), 3),
+        "chi2_median": round(chi2.median().item(), 3),
+        "chi2": [round(value, 3) for value in chi2.tolist()] if len(spectrum) <= 12 else None,
+        "snr_median": round(ratio(spectrum).median().item(), 2),
+    }
+
+
+def _r2(value: Tensor, error: Tensor) -> float:
+    return (1 - error.square().sum() / (value - value.mean()).square().sum()).item()
+
+
+def agreement(contender: Contender, one: Spectrum, other: Spectrum) -> dict[str, float]:
+    """Compares the pooled embeddings of the same objects seen by two instruments, row by row.
+
+    The cosine is given as it is and after the mean of all embeddings (the mean spectrum) is taken off; the nearest
+    neighbour by either, among all objects as the other instrument saw them.
+    """
+    a, b = contender.pooled(one), contender.pooled(other)
+    out = {"n": len(a)}
+    middle = (a.mean(0) + b.mean(0)) / 2
+    for label, shift in (("", 0.0), ("_centred", middle)):
+        x, y = (torch.nn.functional.normalize(v - shift, dim=1) for v in (a, b))
+        cosine = x @ y.T
+        out[f"cosine{label}"] = round(cosine.diagonal().mean().item(), 4)
+        rows = torch.arange(len(a))
+        found = ((cosine.argmax(1) == rows).float().mean() + (cosine.argmax(0) == rows).float().mean()) / 2
+        out[f"nearest{label}"] = round(found.item(), 4)
+    return out
+
+
+def noise_doubling(contender: Contender, spectrum: Spectrum, seed: int = 0) -> dict[str, float]:
+    """Doubles the noise of half of the pixels and compares what is decoded at the others with their own errors."""
+    draws = torch.Generator().manual_seed(seed)
+    noisy = torch.rand(spectrum.flux.shape, generator=draws) < 0.5
+    sigma = spectrum.ivar.clamp(min=1e-30).rsqrt()
+    added = 3**0.5 * sigma * torch.randn(spectrum.flux.shape, generator=draws) * (noisy & spectrum.measured)
+    changed = Spectrum(spectrum.flux + added, torch.where(noisy, spectrum.ivar / 4, spectrum.ivar), spectrum.wavelength)
+    before, known, _ = contender.round_trip(spectrum)
+    after, still, _ = contender.round_trip(changed)
+    use = known & still & spectrum.measured & ~noisy
+    change = ((after - before).abs() / sigma).double()
+    per_object = ((change**2 * use).sum(1) / use.sum(1).clamp(min=1)).sqrt()
+    return {
+        "n": len(spectrum),
+        "rms_change_over_error": round(per_object.median().item(), 3),
+        "largest_object": round(per_object.max().item(), 3),
+        "pixels_below_error": round((change[use] < 1).double().mean().item(), 4),
+    }
+
+
+def probe(features: np.ndarray, target: np.ndarray, groups: np.ndarray, components: int, seed: int = 0) -> dict:
+    """Predicts a label from features by 5-fold cross-validation over groups, by ridge and by kernel ridge.
+
+    Features are standardised and reduced to principal components inside each fold; strengths and the width of the
+    kernel are chosen inside it too.
+    """
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.decomposition import PCA
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    count = min(components, features.shape[1], int(0.75 * len(features)))
+    reduce = (StandardScaler(), PCA(count, random_state=seed, svd_solver="randomized"))
+    grid = {"kernelridge__alpha": [1e-3, 1e-2, 1e-1, 1.0], "kernelridge__gamma": [g / count for g in (0.03, 0.1, 0.3)]}
+    kernel = make_pipeline(StandardScaler(), KernelRidge(kernel="rbf"))
+    models = {
+        "ridge": make_pipeline(*reduce, RidgeCV(np.logspace(-2, 5, 15))),
+        "kernel ridge": make_pipeline(*reduce, GridSearchCV(kernel, grid, cv=3)),
+    }
+    folds = GroupKFold(5)
+    total = ((target - target.mean()) ** 2).sum()
+    out = {}
+    for name, model in models.items():
+        model = TransformedTargetRegressor(model, transformer=StandardScaler())
+        predicted = cross_val_predict(model, features, target, groups=groups, cv=folds)
+        out[name] = round(1 - float(((target - predicted) ** 2).sum() / total), 4)
+    return out
+
+
+def throughput(encode: Callable[[], object], objects: int, repeats: int = 7) -> float:
+    """Returns objects per second, the median of some repeats after one to warm up."""
+    seconds = []
+    with torch.no_grad():
+        encode()
+        for _ in range(repeats):
+            start = time.perf_counter()
+            encode()
+            seconds.append(time.perf_counter() - start)
+    return round(objects / statistics.median(seconds), 2)

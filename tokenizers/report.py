@@ -1,0 +1,261 @@
+"""Measures the released tokenizers and writes the table and the figures of `tokenizers/README.md`.
+
+    python tokenizers/report.py                                      # everything, of what ships
+    python tokenizers/report.py --spectrum runs/spectrum/tokenizer --baseline runs/baseline/tokenizer --only spectra
+    python tokenizers/report.py --only write                         # the README from the stored results
+
+Each section writes `tokenizers/results/SECTION.json`: `spectra` (what is kept of held-out real and simulated
+spectra), `twins` (one object by two surveys), `probes` (labels of MILES stars from frozen embeddings), `noise`
+(doubling it), `speed` (encode only, two threads: let nothing else run), `images`, `scalars`; `figures` draws. Spectra
+are measured with the released tokenizer, with the architecture of the published one (`baseline.toml`) and with
+principal components at equal bits.
+"""
+
+__all__ = ["main"]
+
+import argparse
+import json
+import platform
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from baseline import FixedGrid
+from figures import losses, round_trips
+from heldout import DESI, real, simulated, twins
+from images import image_rows
+from measures import Contender, agreement, noise_doubling, probe, quality, throughput
+from miles import DATA, Miles, miles_reader
+from pca import Components
+from write import write
+
+from aion import AION, Spectrum
+from aion.bundle import BUNDLED
+from aion.observations import near_miss
+from aion.official.spectrum import OfficialSpectrumTokenizer
+from aion.recipes import load_tokenizer, mixture
+from aion.sky import Sky
+from aion.tokenizers import ScalarTokenizer, Tokenizer
+from aion.tokenizers.store import load
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results"
+OURS, BASELINE, LINEAR = "ours", "fixed grid", "PCA"
+FITTED = 6000  # spectra to which the components are fitted
+
+
+def components(data: Path) -> Components:
+    """Fits principal components to the training data of the baseline; the same every time."""
+    source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"miles": miles_reader(data)})
+
+    def batches(first: int, count: int):
+        step, given = first, 0
+        while given < count:
+            batch = source(step)
+            for part in batch if isinstance(batch, tuple) else (batch,):
+                yield part
+                given += len(part)
+            step += 1
+
+    fitted = Components(count=408, bits=8).fit(batches(0, FITTED))
+    choices = [fitted, fitted.reduced(272, 12)]
+    tested = list(batches(100_000, 200))
+
+    def error(codec: Components) -> float:
+        parts = []
+        for part in tested:
+            flux, inside = codec.round_trip(part)
+            use = inside & part.measured
+            scale = part.flux.abs().masked_fill(~part.measured, torch.nan).nanmedian(1, keepdim=True).values
+            parts.append((((part.flux - flux) / scale)[use].square().mean()).item())
+        return float(np.mean(parts))
+
+    return min(choices, key=error)
+
+
+def contenders(given: argparse.Namespace) -> list[Contender]:
+    out = [Contender(OURS, load(given.spectrum))]
+    if Path(given.baseline).is_dir():
+        out.append(Contender(BASELINE, load(given.baseline, others=(FixedGrid,))))
+    else:
+        print(f"no {given.baseline}: measured without the fixed grid (train it by tokenizers/baseline.toml)")
+    return [*out, Contender(LINEAR, components(given.data))] if given.linear else out
+
+
+def spectra(given: argparse.Namespace) -> dict:
+    """Measures what is kept of every set of spectra, by every contender that reads it."""
+    sets = {"real": real(given.data), "simulated": simulated(given.objects)}
+    out: dict = {"rows": {}, "codes": {}, "skill": {}}
+    for contender in contenders(given):
+        for kind, spectra_of in sets.items():
+            for name, spectrum in spectra_of.items():
+                try:
+                    row = quality(contender, spectrum)
+                except ValueError as error:  # wholly outside what it reads
+                    row = {"refused": str(error).split(":")[0]}
+                out["rows"].setdefault(f"{kind}: {name}", {})[contender.name] = row
+                print(kind, name, contender.name, row, flush=True)
+        out["codes"][contender.name] = contender.codes_used()
+    return out
+
+
+def twin_rows(given: argparse.Namespace) -> dict:
+    one, other = twins(given.twins)
+    return {"rows": {contender.name: agreement(contender, one, other) for contender in contenders(given)}}
+
+
+def probes(given: argparse.Namespace) -> dict:
+    """Predicts Teff, log g and [Fe/H] of the MILES stars from frozen embeddings and from the flux itself."""
+    stars = Miles(given.data)
+    good = np.isfinite(stars.labels).all(1)
+    rows, labels = torch.as_tensor(good), stars.labels[good]
+    spectrum = stars.spectrum[rows]
+    # Without the ends, where some stars have no measured pixel, so that all have the same tokens.
+    inner = torch.arange(spectrum.flux.shape[1])
+    inner = (inner >= 40) & (inner < len(inner) - 40)
+    spectrum = Spectrum(spectrum.flux, spectrum.ivar * inner, spectrum.wavelength)
+    features = {"flux": spectrum.flux / spectrum.flux.median(1, keepdim=True).values}
+    for contender in contenders(given):
+        vectors, valid = contender.embed(spectrum)
+        features[contender.name] = (vectors * valid[..., None]).flatten(1)
+    targets = {"log Teff": np.log10(labels[:, 0]), "log g": labels[:, 1], "[Fe/H]": labels[:, 2]}
+    groups = np.unique([name.rstrip("ABC") for name in np.array(stars.name)[good]], return_inverse=True)[1]
+    out: dict = {"n": int(good.sum()), "rows": {}}
+    for name, matrix in features.items():
+        for label, target in targets.items():
+            for count in (40, 150):
+                score = probe(matrix.numpy().astype(np.float64), target, groups, count)
+                for model, value in score.items():
+                    out["rows"].setdefault(name, {}).setdefault(label, {})[f"PCA {count}, {model}"] = value
+            print(name, label, out["rows"][name][label], flush=True)
+    return out
+
+
+def noise(given: argparse.Namespace) -> dict:
+    spectrum = simulated(given.objects // 2)[DESI]
+    stars = Miles(given.data)
+    sets = {"simulated: DESI": spectrum, "real: MILES stars": stars.spectrum[stars.held_out][:64]}
+    found = contenders(given)
+    return {"rows": {label: {c.name: noise_doubling(c, s) for c in found} for label, s in sets.items()}}
+
+
+def speed(given: argparse.Namespace) -> dict:
+    """Measures encode alone on two threads, with the published architecture at Base size, random weights, beside."""
+    torch.set_num_threads(2)
+    spectrum = Sky(modalities=[DESI], complete=True).observe(torch.arange(128))[DESI]
+    base = {"encoder_dims": (96, 192, 384, 512), "decoder_dims": (384, 192, 96, 1), "latent_channels": 512}
+    published = OfficialSpectrumTokenizer(**base, embedding_dim=10).eval()
+    own = load(given.spectrum)
+    rows = {OURS: throughput(lambda: own.encode(spectrum), len(spectrum))}
+    if Path(given.baseline).is_dir():
+        grid = load(given.baseline, others=(FixedGrid,))
+        rows[BASELINE] = throughput(lambda: grid.encode(spectrum[:32]), 32, 5)
+    rows["published architecture, Base size"] = throughput(lambda: published.encode(spectrum[:8]), 8, 3)
+    out = {"DESI spectra per second": rows}
+    if (codec := _image_tokenizer(given)) is not None:
+        from images import stamps
+
+        image = stamps(32, 96)
+        out["96-pixel griz stamps per second"] = {OURS: throughput(lambda: codec.encode(image), len(image))}
+    return {"rows": out, "threads": 2}
+
+
+def _image_tokenizer(given: argparse.Namespace) -> Tokenizer | None:
+    if not Path(given.image).is_dir() and not (BUNDLED / str(given.image)).is_dir():
+        print(f"no image tokenizer {given.image}")
+        return None
+    return load(given.image)
+
+
+def images(given: argparse.Namespace) -> dict:
+    codec = _image_tokenizer(given)
+    return {"rows": {} if codec is None else image_rows(codec, given.objects, given.data)}
+
+
+def scalars(given: argparse.Namespace) -> dict:
+    """Measures how far decoded scalars of the simulated sky are from what was encoded, in half widths of their bin."""
+    model = AION.from_pretrained(given.bundle)
+    rows = {}
+    names = [name for name in model.modalities if isinstance(model.tokenizer(name), ScalarTokenizer)]
+    seen = Sky(modalities=names, complete=True).observe(torch.arange(4000))
+    for name in names:
+        codec = model.tokenizer(name)
+        value = seen[name].value.reshape(len(seen[name]), -1).double()
+        decoded = codec.decode(codec.encode(seen[name])).value.reshape(len(value), -1).double()
+        edges = codec.edges.double()
+        inside = (value >= edges[:, 0]) & (value <= edges[:, -1])
+        index = torch.searchsorted(edges[:, 1:-1].contiguous(), value.T.contiguous(), right=True)
+        half = (edges.diff(dim=1) / 2).gather(1, index).T
+        share = ((value - decoded).abs() / half.clamp(min=1e-30))[inside]
+        clipped = 1 - inside.sum() / (~value.isnan()).sum()
+        used = codec.encode(seen[name])
+        rows[name] = {
+            "largest_error_in_half_bins": round(share.max().item(), 4),
+            "clipped": round(clipped.item(), 5),
+            "codes_used": round(used.ids[used.valid].unique().numel() / codec.size, 4),
+        }
+    return {"bundle": given.bundle, "rows": rows}
+
+
+def figures(given: argparse.Namespace) -> None:
+    sets = {**real(given.data), **simulated(8)}
+    round_trips(contenders(given), sets, RESULTS / "round_trips.png")
+    if (RESULTS / "spectra.json").is_file():
+        losses(RESULTS, RESULTS / "losses.png")
+
+
+SECTIONS = {
+    "spectra": spectra,
+    "twins": twin_rows,
+    "probes": probes,
+    "noise": noise,
+    "speed": speed,
+    "images": images,
+    "scalars": scalars,
+}
+LAST_TOO = (*SECTIONS, "figures", "write")
+
+
+def facts(given: argparse.Namespace) -> dict:
+    """Returns what was measured, on what, by what."""
+    out = {"torch": torch.__version__, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}
+    for name in ("spectrum", "baseline", "image"):
+        folder = BUNDLED / str(getattr(given, name))
+        folder = folder if folder.is_dir() else Path(getattr(given, name))
+        if (folder / "config.json").is_file():
+            config = json.loads((folder / "config.json").read_text())
+            out[name] = {key: config.get(key) for key in ("tokenizer", "tokenizer_sha256", "provenance")}
+    return out
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spectrum", default="spectrum", help="name or folder of the spectrum tokenizer")
+    parser.add_argument("--image", default="image", help="name or folder of the image tokenizer")
+    parser.add_argument("--baseline", default="runs/baseline/tokenizer", help="folder of the trained baseline")
+    parser.add_argument("--bundle", default="aion-nano", help="model whose scalars are measured")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--objects", type=int, default=128, help="simulated objects of each kind")
+    parser.add_argument("--twins", type=int, default=1000, help="objects seen by both surveys")
+    parser.add_argument("--no-linear", dest="linear", action="store_false", help="without principal components")
+    parser.add_argument("--only", nargs="+", default=LAST_TOO, help="sections; `write` is the README")
+    given = parser.parse_args(arguments)
+    for name in given.only:
+        if name not in LAST_TOO:
+            parser.error(f"unknown section {name!r}; {near_miss(name, LAST_TOO)}")
+    RESULTS.mkdir(exist_ok=True)
+    for name in given.only:
+        if name in SECTIONS:
+            result = {**SECTIONS[name](given), "facts": facts(given)}
+            (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            print(name, json.dumps(result["rows"], indent=1), flush=True)
+    if "figures" in given.only:
+        figures(given)
+    if "write" in given.only:
+        write(RESULTS, FOLDER / "README.md")
+
+
+if __name__ == "__main__":
+    main()
