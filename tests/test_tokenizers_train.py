@@ -181,7 +181,7 @@ def test_the_baseline_learns_and_gives_every_parameter_a_gradient(generator, scr
     assert torch.equal(measured, tokens.valid[:, 1:])
 
 
-def test_binning_keeps_the_flux_and_adds_up_the_weights(generator):
+def test_binning_keeps_the_flux_and_adds_up_the_weights(generator, script):
     wavelength = torch.cat([torch.linspace(4000, 4100, 101), torch.linspace(5000, 5100, 101)])
     ivar = torch.rand(3, 202, generator=generator)
     ivar[:, 30:50] = 0
