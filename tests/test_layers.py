@@ -26,6 +26,7 @@ LAYERS = (
         "aion.sky",
     },
     {"aion.official", "aion.generation", "aion.sources"},
+    {"aion.storage"},
     {"aion.model"},
     {"aion.benchmarks", "aion.recipes", "aion.demo"},
     {"aion.__main__"},

@@ -169,6 +169,19 @@ def test_what_is_decoded_is_what_training_saw(octaves, rounds):
     torch.testing.assert_close(decoded.ivar, steps[-1].state.error ** -2)
 
 
+def test_the_places_of_tokens_do_not_depend_on_the_flux(octaves, observations):
+    given = observations["legacysurvey_image"]
+    place = octaves.places(given)
+    bright = octaves.places(Image(given.flux * 1000 + 7, given.ivar, given.bands, given.pixel_scale))
+    assert torch.equal(place.valid, bright.valid)
+    assert torch.equal(place.position, bright.position)
+    tokens = octaves.encode(given)
+    count = place.valid.shape[1]
+    assert torch.equal(place.valid, tokens.valid[:, :count])
+    assert torch.equal(place.position, tokens.position[:, :count])
+    assert octaves.encode(given).valid.shape[1] > count
+
+
 def test_the_coarsest_tokens_alone_decode(octaves):
     image = bright()
     tokens = octaves.encode(image)
