@@ -107,7 +107,7 @@ class Sky:
         has = self._presence(draws)
         out: dict[str, Observation] = dict(self._given(draws, parameters))
         if self._wanted(_MAPS):
-            out |= self._maps(has["image"], parameters, star, draws)
+            out |= self._maps(has["legacysurvey_image"], parameters, star, draws)
         if set(self.modalities) - set(out):
             source, true = self._source(draws, parameters, star)
             for name in self._wanted(INSTRUMENTS):

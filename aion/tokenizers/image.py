@@ -178,12 +178,6 @@ class ImageTokenizer(Tokenizer):
         valid = measured.flatten(1)
         return Tokens(torch.zeros_like(valid, dtype=torch.long), self._position(observation, measured.shape[1:]), valid)
 
-    def places(self, observation: Image) -> Tokens:
-        """Returns the tokens of the coarsest octave, which do not depend on the flux; their ids mean nothing."""
-        tokens = self.encode(observation)
-        count = math.prod(self._grid(observation.flux.shape[2:]))
-        return Tokens(tokens.ids[:, :count] * 0, tokens.position[:, :count], tokens.valid[:, :count])
-
     def embed(self, observation: Image) -> tuple[Tensor, Tensor]:
         """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token."""
         flux, ivar, bands = self._prepare(observation)
