@@ -1,6 +1,6 @@
 """What a spectrum tokenizer keeps: the measures of the table, on any tokenizer and on the components of `pca.py`."""
 
-__all__ = ["Contender", "agreement", "noise_doubling", "probe", "quality", "throughput"]
+__all__ = ["Contender", "agreement", "noise_doubling", "probe", "quality", "ratio", "throughput"]
 
 import math
 import statistics

@@ -41,7 +41,6 @@ from aion.tokenizers import ScalarTokenizer, Tokenizer
 from aion.tokenizers.store import load
 
 FOLDER = Path(__file__).resolve().parent
-RESULTS = FOLDER / "results"
 OURS, BASELINE, LINEAR = "ours", "fixed grid", "PCA"
 FITTED = 6000  # spectra to which the components are fitted
 
@@ -171,7 +170,7 @@ def _image_tokenizer(given: argparse.Namespace) -> Tokenizer | None:
 
 def images(given: argparse.Namespace) -> dict:
     codec = _image_tokenizer(given)
-    return {"rows": {} if codec is None else image_rows(codec, given.objects, given.data)}
+    return {"rows": {} if codec is None else image_rows(codec, given.objects, given.hsc)}
 
 
 def scalars(given: argparse.Namespace) -> dict:
@@ -201,9 +200,9 @@ def scalars(given: argparse.Namespace) -> dict:
 
 def figures(given: argparse.Namespace) -> None:
     sets = {**real(given.data), **simulated(8)}
-    round_trips(contenders(given), sets, RESULTS / "round_trips.png")
-    if (RESULTS / "spectra.json").is_file():
-        losses(RESULTS, RESULTS / "losses.png")
+    round_trips(contenders(given), sets, given.results / "round_trips.png")
+    if (given.results / "spectra.json").is_file():
+        losses(given.results, given.results / "losses.png")
 
 
 SECTIONS = {
@@ -237,24 +236,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--baseline", default="runs/baseline/tokenizer", help="folder of the trained baseline")
     parser.add_argument("--bundle", default="aion-nano", help="model whose scalars are measured")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--hsc", type=Path, help="hsc_cosmos.npz of scarlet, for real images")
     parser.add_argument("--objects", type=int, default=128, help="simulated objects of each kind")
     parser.add_argument("--twins", type=int, default=1000, help="objects seen by both surveys")
     parser.add_argument("--no-linear", dest="linear", action="store_false", help="without principal components")
+    parser.add_argument("--results", type=Path, default=FOLDER / "results", help="folder for what is measured")
     parser.add_argument("--only", nargs="+", default=LAST_TOO, help="sections; `write` is the README")
     given = parser.parse_args(arguments)
     for name in given.only:
         if name not in LAST_TOO:
             parser.error(f"unknown section {name!r}; {near_miss(name, LAST_TOO)}")
-    RESULTS.mkdir(exist_ok=True)
+    given.results.mkdir(parents=True, exist_ok=True)
     for name in given.only:
         if name in SECTIONS:
             result = {**SECTIONS[name](given), "facts": facts(given)}
-            (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            (given.results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(name, json.dumps(result["rows"], indent=1), flush=True)
     if "figures" in given.only:
         figures(given)
     if "write" in given.only:
-        write(RESULTS, FOLDER / "README.md")
+        write(given.results, FOLDER / "README.md")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def _images(result: dict) -> Iterator[str]:
             ("bits", "bits per object", ""),
             ("codes", "share of each codebook used", ">= .80"),
         ):
-            yield _row(head, what, [row[key], None, None], wanted)
+            yield _row(head, what, [row.get(key), None, None], wanted)
             head = ""
 
 
