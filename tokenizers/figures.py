@@ -25,7 +25,7 @@ WINDOWS = {
 
 
 def round_trips(contenders: Sequence[Contender], sets: dict[str, Spectrum], path: Path) -> None:
-    """Draws the spectrum of highest S/N of each set, what each contender makes of it, and residuals in units of the error."""
+    """Draws the spectrum of highest S/N of each set, what each contender makes of it, and residuals over the error."""
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     rows = figure.add_gridspec(2, 3)
     for place, (name, window) in zip(rows, WINDOWS.items(), strict=True):
