@@ -7,7 +7,7 @@ __all__ = ["AION"]
 
 import tempfile
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -105,19 +105,19 @@ class AION(nn.Module):
         if not observations:
             msg = f"wanted observations of at least one of {', '.join(self.modalities)}; given none"
             raise ValueError(msg)
-        tokens = {}
-        for name, observation in observations.items():
-            tokenizer = self.tokenizer(name)
-            if isinstance(observation, Observation):
-                observation = observation.to(self.device)
-            try:
-                # In float32 under any autocast: half precision in front of the quantiser changes 1 token in 150.
-                with torch.autocast(self.device.type, enabled=False):
-                    tokens[name] = tokenizer.encode(observation)
-            except (TypeError, ValueError) as error:
-                msg = f"{name}: {error}"
-                raise type(error)(msg) from error
-        return tokens
+        return {name: self._read(name, self.tokenizer(name).encode, o) for name, o in observations.items()}
+
+    def _read(self, name: str, function: Callable[[Observation], Tokens], observation: Observation) -> Tokens:
+        """Calls `encode` or `places` of a tokenizer; its errors name the modality."""
+        if isinstance(observation, Observation):
+            observation = observation.to(self.device)
+        try:
+            # In float32 under any autocast: half precision in front of the quantiser changes 1 token in 150.
+            with torch.autocast(self.device.type, enabled=False):
+                return function(observation)
+        except (TypeError, ValueError) as error:
+            msg = f"{name}: {error}"
+            raise type(error)(msg) from error
 
     @torch.no_grad()
     def tokenize(self, observations: Mapping[str, Observation]) -> TokenSequence:
@@ -228,15 +228,15 @@ class AION(nn.Module):
             msg = f"reconstruct: {name!r} is not observed: give like=, an observation on the grid wanted"
             raise ValueError(msg)
         self._asked(name)
-        place = self.encode_tokens({name: like})[name]
+        place = self._read(name, tokenizer.places, like)
         if not place.valid.any():
             msg = f"reconstruct: like= has nothing measured: set its ivar above 0 where {name!r} is wanted"
             raise ValueError(msg)
         ids, start = torch.zeros_like(place.ids), 0
-        possible = tokenizer.possible(place.position[:1])
         for sequence in self._batches(observations, batch_size):
             rows = slice(start, start := start + len(sequence))
             logits = self._ask(sequence, self._query(name, place.position[rows], place.valid[rows]), name)
+            possible = tokenizer.possible(place.position[rows])
             ids[rows] = (logits if possible is None else logits.masked_fill(~possible, -torch.inf)).argmax(dim=-1)
         return tokenizer.decode(Tokens(ids=ids, position=place.position, valid=place.valid), like)
 
@@ -298,7 +298,7 @@ class AION(nn.Module):
         else:
             count = 1 if like is None else len(like)
             sequences = (nothing(min(objects, count - i), self.device) for i in range(0, count, objects))
-        place = places(tokenizer, count) if like is None else self.encode_tokens({name: like})[name]
+        place = places(tokenizer, count) if like is None else self._read(name, tokenizer.places, like)
         query = self._query(name, place.position, place.valid)
         return ensemble(self.transformer, tokenizer, sequences, query, like, members, generator=generator, **options)
 
