@@ -90,6 +90,9 @@ def quality(contender: Contender, spectrum: Spectrum) -> dict[str, float]:
     """
     flux, known, bits = contender.round_trip(spectrum)
     use = known & spectrum.measured
+    if not use.any():
+        msg = f"{contender.name} reads no pixel of these spectra"
+        raise ValueError(msg)
     median = spectrum.flux.abs().masked_fill(~spectrum.measured, math.nan).nanmedian(1, keepdim=True).values
     residual = (spectrum.flux - flux).double()
     chi2 = (residual.square() * spectrum.ivar * use).sum(1) / use.sum(1).clamp(min=1)

@@ -14,6 +14,7 @@ principal components at equal bits.
 __all__ = ["main"]
 
 import argparse
+import functools
 import json
 import platform
 
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 from baseline import FixedGrid
+from binned import binned_reader
 from figures import losses, round_trips
 from heldout import DESI, real, simulated, twins
 from images import image_rows
@@ -42,12 +44,13 @@ from aion.tokenizers.store import load
 
 FOLDER = Path(__file__).resolve().parent
 OURS, BASELINE, LINEAR = "ours", "fixed grid", "PCA"
-FITTED = 6000  # spectra to which the components are fitted
+FITTED = 4000  # spectra to which the components are fitted
 
 
+@functools.cache
 def components(data: Path) -> Components:
-    """Fits principal components to the training data of the baseline; the same every time."""
-    source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"miles": miles_reader(data)})
+    """Fits principal components to the training data of the baseline; the same every time, so once."""
+    source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"binned": binned_reader, "miles": miles_reader(data)})
 
     def batches(first: int, count: int):
         step, given = first, 0
@@ -86,18 +89,28 @@ def contenders(given: argparse.Namespace) -> list[Contender]:
 def spectra(given: argparse.Namespace) -> dict:
     """Measures what is kept of every set of spectra, by every contender that reads it."""
     sets = {"real": real(given.data), "simulated": simulated(given.objects)}
-    out: dict = {"rows": {}, "codes": {}, "skill": {}}
+    out: dict = {"rows": {}, "codes": {}}
     for contender in contenders(given):
         for kind, spectra_of in sets.items():
             for name, spectrum in spectra_of.items():
+                rows = out["rows"].setdefault(f"{kind}: {name}", {})
                 try:
-                    row = quality(contender, spectrum)
+                    row = quality(_at_equal_bits(contender, rows), spectrum)
                 except ValueError as error:  # wholly outside what it reads
                     row = {"refused": str(error).split(":")[0]}
-                out["rows"].setdefault(f"{kind}: {name}", {})[contender.name] = row
+                rows[contender.name] = row
                 print(kind, name, contender.name, row, flush=True)
         out["codes"][contender.name] = contender.codes_used()
     return out
+
+
+def _at_equal_bits(contender: Contender, rows: dict) -> Contender:
+    """Returns components as many as the bits allow that ours took for the same spectra; others as they are."""
+    bits = rows.get(OURS, {}).get("bits")
+    if not isinstance(contender.codec, Components) or bits is None:
+        return contender
+    count = max(1, min(contender.codec.count, int((bits - 12) // contender.codec.bits)))
+    return Contender(contender.name, contender.codec.reduced(count, contender.codec.bits))
 
 
 def twin_rows(given: argparse.Namespace) -> dict:
