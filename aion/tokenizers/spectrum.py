@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from aion.nn.attention import layer_norm
+from aion.nn.context import GlobalContext
 from aion.nn.convolution import ConvBlock1d, conv1d
 from aion.nn.embedding import sine_cosine
 from aion.nn.quantize import FSQ
@@ -73,7 +74,7 @@ class SpectrumTokenizer(Tokenizer):
         levels: levels of the quantiser, see `aion.nn.quantize.FSQ`.
         scale_bins: number of ids for the flux scale.
         octaves: octaves of the ladder. With octave 0 alone every spectrum is read with rungs of `step`; with several
-            the convolutions are told at which octave and wavelength they are.
+            the convolutions are told at which octave and wavelength they are, and what the whole spectrum looks like.
         atoms: most atoms of a spectrum.
     """
 
@@ -119,6 +120,7 @@ class SpectrumTokenizer(Tokenizer):
         self.to_cells = nn.Linear(width, cells + 1)
         several = len(octaves) > 1
         self.told = nn.ModuleList(nn.Linear(TOLD + len(octaves), width) for _ in range(2)) if several else None
+        self.context = nn.ModuleList(GlobalContext(width) for _ in range(2)) if several else None
 
     @property
     def size(self) -> int:
@@ -213,7 +215,7 @@ class SpectrumTokenizer(Tokenizer):
         terms, pooled = zip(*(self._loss(view, generator) for view in observation), strict=True)
         mean = {key: sum(term[key] for term in terms) / len(terms) for key in terms[0]}
         cosine, contrast = _agreement(*pooled)
-        return {**mean, "loss": mean["loss"] + 0.3 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
+        return {**mean, "loss": mean["loss"] + 0.5 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
 
     def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values, the rank of the flux scales and what atoms are in columns of their own."""
@@ -278,7 +280,9 @@ class SpectrumTokenizer(Tokenizer):
             if self.told is not None:
                 x = x + self.told[0](self._where(window, index))
             x = x.movedim(-1, 1) * mask
-            for block in self.encoder:
+            for depth, block in enumerate(self.encoder):
+                if self.context is not None and depth == len(self.encoder) - 1:
+                    x = self.context[0](x, mask, window.base)
                 x = block(x, mask)
             features = self.latent_norm(x.movedim(1, -1))
             latent = self.to_latent(features)
@@ -325,8 +329,10 @@ class SpectrumTokenizer(Tokenizer):
         if self.told is not None:
             x = x + self.told[1](self._where(window, index))
         x = x.movedim(-1, 1) * mask
-        for block in self.decoder:
+        for depth, block in enumerate(self.decoder):
             x = block(x, mask)
+            if self.context is not None and depth == 0:
+                x = self.context[1](x, mask, window.base)
         out = self.to_cells(self.cells_norm(x.movedim(1, -1)))
         return out[..., :-1].clamp(-8, 8).sinh().flatten(1), (out[..., -1] - 2).clamp(-7, 4).exp()
 
