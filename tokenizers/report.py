@@ -89,13 +89,14 @@ def contenders(given: argparse.Namespace) -> list[Contender]:
 def spectra(given: argparse.Namespace) -> dict:
     """Measures what is kept of every set of spectra, by every contender that reads it."""
     sets = {"real": real(given.data), "simulated": simulated(given.objects)}
+    clean = simulated(given.objects, noise=False)
     out: dict = {"rows": {}, "codes": {}}
     for contender in contenders(given):
         for kind, spectra_of in sets.items():
             for name, spectrum in spectra_of.items():
                 rows = out["rows"].setdefault(f"{kind}: {name}", {})
                 try:
-                    row = quality(_at_equal_bits(contender, rows), spectrum)
+                    row = quality(_at_equal_bits(contender, rows), spectrum, clean.get(name))
                 except ValueError as error:  # wholly outside what it reads
                     row = {"refused": str(error).split(":")[0]}
                 rows[contender.name] = row
