@@ -201,7 +201,11 @@ def test_the_baseline_learns_and_gives_every_parameter_a_gradient(generator, scr
     tokens = tokenizer.encode(spectrum)
     assert tokens.ids.shape == (4, 273)
     assert int(tokens.ids.max()) < 4096
-    assert tokenizer.decode(tokens, like=spectrum).flux.shape == spectrum.flux.shape
+    decoded = tokenizer.decode(tokens, like=spectrum)
+    residual = (decoded.flux - spectrum.flux)[spectrum.measured]
+    chi2 = (residual**2 * spectrum.ivar[spectrum.measured]).mean()  # what is decoded is what the loss is of
+    assert chi2.item() == pytest.approx(tokenizer.loss(spectrum)["chi2"].item(), rel=0.02)
+    assert decoded.measured[spectrum.measured].float().mean() > 0.99
     latent, measured = tokenizer.embed(spectrum)
     assert latent.shape == (4, 272, 12)
     assert torch.equal(measured, tokens.valid[:, 1:])

@@ -4,13 +4,30 @@ Codes stand at (-octave / 8, rung in units of a rung of octave 0), the flux scal
 (2 + k, rung). Only what was measured has a slot.
 """
 
-__all__ = ["ATOM", "CODE", "OCTAVE", "SCALE", "collect", "compact", "join", "slots", "stands"]
+__all__ = [
+    "ATOM",
+    "CODE",
+    "OCTAVE",
+    "SCALE",
+    "collect",
+    "compact",
+    "join",
+    "means",
+    "rendered",
+    "slots",
+    "sort",
+    "stands",
+]
+
+import math
+
+from collections.abc import Sequence
 
 import torch
 
 from torch import Tensor
 
-from aion.tokenizers.ladder import Window
+from aion.tokenizers.ladder import Ladder, Window
 from aion.tokens import Tokens
 
 CODE, SCALE, ATOM = 0, 1, 2
@@ -20,6 +37,57 @@ OCTAVE = 8  # octaves per unit of the first coordinate: codes stay nearer to 0 t
 def stands(position: Tensor) -> Tensor:
     """Returns what stands at positions `(..., 2)`: `CODE`, `SCALE` or `ATOM`."""
     return (position[..., 0] > 0.5).long() + (position[..., 0] > 1.5)
+
+
+def means(ids: Tensor, bounds: tuple[int, int, int]) -> Tensor:
+    """Returns what ids are; `bounds` are the first id of the flux scales, that of the atoms, and the number of ids."""
+    return (ids >= bounds[0]).long() + (ids >= bounds[1])
+
+
+def sort(tokens: Tokens, bounds: tuple[int, int, int], octaves: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """Tells codes, flux scales and atoms apart, each `(B, N)`, and finds the octave of each object, an index `(B,)`.
+
+    Arguments:
+        tokens: in any order.
+        bounds: see `means`.
+        octaves: those there are.
+
+    Raises:
+        ValueError: for ids out of range or where they cannot stand, or codes of several octaves in one object.
+    """
+    place = stands(tokens.position)
+    kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM)]
+    if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= bounds[2]))).any():
+        msg = f"spectrum tokens: ids must lie in [0, {bounds[2]}), given {tokens.ids[bad][0].item()}"
+        raise ValueError(msg)
+    if (tokens.valid & (place != means(tokens.ids, bounds))).any():
+        msg = "spectrum tokens: the position of some says code, flux scale or atom where their id says another"
+        raise ValueError(msg)
+    coordinate = torch.where(kinds[CODE], -tokens.position[..., 0] * OCTAVE, math.nan)
+    octave = coordinate.nan_to_num(-1e9).amax(1)
+    known = octave.new_tensor(octaves)
+    different = kinds[CODE] & (coordinate != octave[:, None])
+    if (bad := kinds[CODE].any(1) & (different.any(1) | ~torch.isin(octave, known))).any():
+        msg = (
+            f"spectrum tokens: row {int(bad.nonzero()[0])} has codes of several octaves, or of none of "
+            f"{', '.join(map(str, octaves))}"
+        )
+        raise ValueError(msg)
+    return kinds, (octave[:, None] == known).long().argmax(1)
+
+
+def rendered(tokens: Tokens, is_code: Tensor, octave: Tensor, ladder: Ladder) -> tuple[Tensor, Tensor]:
+    """Returns the wavelengths of the cells of the codes `(B, N * cells)` in order, and which are no padding."""
+    rung = tokens.position[..., 1].double()
+    order = torch.where(is_code, rung, math.inf).argsort(dim=1)[:, : max(int(is_code.sum(1).max()), 1)]
+    rung, wanted = rung.gather(1, order), is_code.gather(1, order)
+    width = 2.0 ** -rung.new_tensor(ladder.octaves)[octave]
+    cell = (torch.arange(ladder.cells, device=rung.device) + 0.5) / ladder.cells
+    wavelength = ladder.start * ((rung[..., None] + cell * width[:, None, None]) * ladder.step).exp()
+    wanted = wanted[..., None].expand_as(wavelength).flatten(1)
+    wavelength = torch.where(wanted, wavelength.flatten(1), 0.0)
+    last = wavelength.amax(1, keepdim=True).clamp(min=ladder.start)
+    return torch.where(wanted, wavelength, last).float(), wanted
 
 
 def slots(window: Window, measured: Tensor, codes: Tensor, scale_ids: Tensor) -> Tokens:

@@ -19,8 +19,6 @@ References:
 
 __all__ = ["SpectrumTokenizer"]
 
-import math
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from aion.nn.attention import layer_norm
+from aion.nn.context import GlobalContext
 from aion.nn.convolution import ConvBlock1d, conv1d
 from aion.nn.embedding import sine_cosine
 from aion.nn.quantize import FSQ
@@ -37,7 +36,7 @@ from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, s
 from aion.tokenizers.brightness import FluxScale
 from aion.tokenizers.ladder import Ladder, Window
 from aion.tokenizers.refine import Atoms
-from aion.tokenizers.slots import ATOM, CODE, OCTAVE, SCALE, collect, compact, join, slots, stands
+from aion.tokenizers.slots import ATOM, CODE, SCALE, collect, compact, join, means, rendered, slots, sort, stands
 from aion.tokens import Tokens
 
 TOLD = 64  # sines and cosines of the wavelength
@@ -73,7 +72,7 @@ class SpectrumTokenizer(Tokenizer):
         levels: levels of the quantiser, see `aion.nn.quantize.FSQ`.
         scale_bins: number of ids for the flux scale.
         octaves: octaves of the ladder. With octave 0 alone every spectrum is read with rungs of `step`; with several
-            the convolutions are told at which octave and wavelength they are.
+            the convolutions are told at which octave and wavelength they are, and what the whole spectrum looks like.
         atoms: most atoms of a spectrum.
     """
 
@@ -119,6 +118,7 @@ class SpectrumTokenizer(Tokenizer):
         self.to_cells = nn.Linear(width, cells + 1)
         several = len(octaves) > 1
         self.told = nn.ModuleList(nn.Linear(TOLD + len(octaves), width) for _ in range(2)) if several else None
+        self.context = nn.ModuleList(GlobalContext(width) for _ in range(2)) if several else None
 
     @property
     def size(self) -> int:
@@ -186,8 +186,13 @@ class SpectrumTokenizer(Tokenizer):
         Raises:
             ValueError: for ids out of range, or tokens where this tokenizer makes none.
         """
-        kinds, scale, octave = self._read(tokens)
-        wavelength, wanted = self._cells(tokens, kinds[CODE], octave) if like is None else (like.wavelength, None)
+        kinds, octave = sort(tokens, self._bounds, self.ladder.octaves)
+        scale_ids = torch.where(kinds[SCALE], tokens.ids - self._bounds[0], 0).amax(dim=1)
+        scale = self.flux_scale.values(scale_ids) * kinds[SCALE].any(dim=1)
+        if like is None:
+            wavelength, wanted = rendered(tokens, kinds[CODE], octave, self.ladder)
+        else:
+            wavelength, wanted = like.wavelength, None
         flux, ivar = torch.zeros_like(wavelength), torch.zeros_like(wavelength)
         for index in octave[kinds[CODE].any(1)].unique().tolist():
             rows = (kinds[CODE].any(1) & (octave == index)).nonzero()[:, 0]
@@ -213,7 +218,7 @@ class SpectrumTokenizer(Tokenizer):
         terms, pooled = zip(*(self._loss(view, generator) for view in observation), strict=True)
         mean = {key: sum(term[key] for term in terms) / len(terms) for key in terms[0]}
         cosine, contrast = _agreement(*pooled)
-        return {**mean, "loss": mean["loss"] + 0.3 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
+        return {**mean, "loss": mean["loss"] + 0.5 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
 
     def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values, the rank of the flux scales and what atoms are in columns of their own."""
@@ -224,7 +229,7 @@ class SpectrumTokenizer(Tokenizer):
 
     def possible(self, position: Tensor) -> Tensor:
         """Tells which ids may stand at `position` `(B, N, 2)`: flux scales, codes of rungs, or atoms."""
-        return stands(position)[..., None] == self._kind_of(torch.arange(self.size, device=position.device))
+        return stands(position)[..., None] == means(torch.arange(self.size, device=position.device), self._bounds)
 
     def coverage(self, observation: Spectrum) -> Tensor:
         """Returns the share of the measured pixels that lies on the ladder, `(B,)`."""
@@ -232,9 +237,10 @@ class SpectrumTokenizer(Tokenizer):
         inside = (self.ladder.nodes(observation.wavelength, 0)[1] & observation.measured).sum(1)
         return torch.where(measured > 0, inside / measured.clamp(min=1), 1.0)
 
-    def _kind_of(self, ids: Tensor) -> Tensor:
-        """Returns what ids are, as `stands`."""
-        return (ids >= self.quantizer.size).long() + (ids >= self.quantizer.size + self.flux_scale.bins)
+    @property
+    def _bounds(self) -> tuple[int, int, int]:
+        """Returns the first id of the flux scales, the first of the atoms, and the number of ids."""
+        return self.quantizer.size, self.quantizer.size + self.flux_scale.bins, self.size
 
     # ---- encoding
 
@@ -278,7 +284,9 @@ class SpectrumTokenizer(Tokenizer):
             if self.told is not None:
                 x = x + self.told[0](self._where(window, index))
             x = x.movedim(-1, 1) * mask
-            for block in self.encoder:
+            for depth, block in enumerate(self.encoder):
+                if self.context is not None and depth == len(self.encoder) - 1:
+                    x = self.context[0](x, mask, window.base)
                 x = block(x, mask)
             features = self.latent_norm(x.movedim(1, -1))
             latent = self.to_latent(features)
@@ -314,7 +322,7 @@ class SpectrumTokenizer(Tokenizer):
         same = (rung[:, :, None] == rung[:, None]) & valid[:, None] & valid[:, :, None]
         rank = same.tril(-1).sum(2)
         position = torch.stack([2.0 + rank, laid.window.base[rung]], dim=-1)
-        return Tokens(ids + self.quantizer.size + self.flux_scale.bins, position, valid)
+        return Tokens(ids + self._bounds[1], position, valid)
 
     # ---- decoding
 
@@ -325,34 +333,12 @@ class SpectrumTokenizer(Tokenizer):
         if self.told is not None:
             x = x + self.told[1](self._where(window, index))
         x = x.movedim(-1, 1) * mask
-        for block in self.decoder:
+        for depth, block in enumerate(self.decoder):
             x = block(x, mask)
+            if self.context is not None and depth == 0:
+                x = self.context[1](x, mask, window.base)
         out = self.to_cells(self.cells_norm(x.movedim(1, -1)))
         return out[..., :-1].clamp(-8, 8).sinh().flatten(1), (out[..., -1] - 2).clamp(-7, 4).exp()
-
-    def _read(self, tokens: Tokens) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Sorts tokens: which are codes, flux scales, atoms; the flux scale `(B,)`, 0 for none; index of the octave."""
-        place = stands(tokens.position)
-        kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM)]
-        if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
-            msg = f"spectrum tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
-            raise ValueError(msg)
-        if (tokens.valid & (place != self._kind_of(tokens.ids))).any():
-            msg = "spectrum tokens: the position of some says code, flux scale or atom where their id says another"
-            raise ValueError(msg)
-        scale_ids = torch.where(kinds[SCALE], tokens.ids - self.quantizer.size, 0).amax(dim=1)
-        scale = self.flux_scale.values(scale_ids) * kinds[SCALE].any(dim=1)
-        coordinate = torch.where(kinds[CODE], -tokens.position[..., 0] * OCTAVE, math.nan)
-        octave = coordinate.nan_to_num(-1e9).amax(1)
-        known = octave.new_tensor(self.ladder.octaves)
-        different = kinds[CODE] & (coordinate != octave[:, None])
-        if (bad := kinds[CODE].any(1) & (different.any(1) | ~torch.isin(octave, known))).any():
-            msg = (
-                f"spectrum tokens: row {int(bad.nonzero()[0])} has codes of several octaves, or of none of "
-                f"{', '.join(map(str, self.ladder.octaves))}"
-            )
-            raise ValueError(msg)
-        return kinds, scale, (octave[:, None] == known).long().argmax(1)
 
     def _decode_octave(self, tokens: Tokens, kinds: list[Tensor], index: int, wavelength: Tensor) -> tuple[Tensor, ...]:
         """Renders tokens of one octave: flux and error in units of the flux scale, and what is known, `(B, L)`."""
@@ -371,23 +357,9 @@ class SpectrumTokenizer(Tokenizer):
         node, _ = self.ladder.nodes(wavelength, octave)
         flux, at, known = window.read(cells, measured, *window.within(node))
         if kinds[ATOM].any():
-            first_atom = self.quantizer.size + self.flux_scale.bins
-            valid, rung, ids = compact(kinds[ATOM], rung, tokens.ids - first_atom)
+            valid, rung, ids = compact(kinds[ATOM], rung, tokens.ids - self._bounds[1])
             flux = flux + self.atoms.render(rung, ids.clamp(min=0), valid, node)
         return flux, error.gather(1, at), known
-
-    def _cells(self, tokens: Tokens, is_code: Tensor, octave: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the wavelengths of the cells of the codes `(B, N * cells)` in order, and which are no padding."""
-        rung = tokens.position[..., 1].double()
-        order = torch.where(is_code, rung, math.inf).argsort(dim=1)[:, : max(int(is_code.sum(1).max()), 1)]
-        rung, wanted = rung.gather(1, order), is_code.gather(1, order)
-        width = 2.0 ** -rung.new_tensor(self.ladder.octaves)[octave]
-        cell = (torch.arange(self.ladder.cells, device=rung.device) + 0.5) / self.ladder.cells
-        wavelength = self.ladder.start * ((rung[..., None] + cell * width[:, None, None]) * self.ladder.step).exp()
-        wanted = wanted[..., None].expand_as(wavelength).flatten(1)
-        wavelength = torch.where(wanted, wavelength.flatten(1), 0.0)
-        last = wavelength.amax(1, keepdim=True).clamp(min=self.ladder.start)
-        return torch.where(wanted, wavelength, last).float(), wanted
 
     # ---- training
 
@@ -395,7 +367,9 @@ class SpectrumTokenizer(Tokenizer):
         """Returns the terms of the loss and the mean embedding of each object, `(B, D)`."""
         shown = None
         if generator is not None:
-            draw = torch.rand(len(observation), observation.flux.shape[1] + 1, generator=generator)
+            draw = torch.rand(
+                len(observation), observation.flux.shape[1] + 1, generator=generator, device=generator.device
+            )
             shown = (draw[:, 1:] > draw[:, :1] / 3).to(observation.device)
         total, chi2, count, latents, ids = 0.0, 0.0, 0, [], []
         pooled = torch.zeros(len(observation), self.config["width"], device=observation.device)
