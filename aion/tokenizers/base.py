@@ -7,7 +7,7 @@ error :math:`s`, each pixel costs :math:`\frac12 [r^2/(1/w + s^2) + \ln(1 + w s^
 extreme S/N from ruling the loss and becomes the ivar of what is decoded.
 """
 
-__all__ = ["Tokenizer", "gaussian_nll", "spread_penalty"]
+__all__ = ["Tokenizer", "correlation_penalty", "gaussian_nll", "spread_penalty"]
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -44,6 +44,20 @@ def spread_penalty(latent: Tensor) -> Tensor:
     return (mean.square() + (std - 1).square()).mean()
 
 
+def correlation_penalty(latent: Tensor) -> Tensor:
+    """Penalises latents `(M, d)` whose dimensions go together: the mean square of their correlations.
+
+    Dimensions that repeat each other leave most of the codes, which are their combinations, unused.
+    """
+    if latent.shape[0] < 2 or latent.shape[1] < 2:
+        return latent.sum() * 0
+    centred = latent - latent.mean(0)
+    centred = centred / centred.square().mean(0).clamp(min=1e-12).sqrt()
+    correlation = centred.T @ centred / len(latent)
+    size = latent.shape[1]
+    return (correlation.square().sum() - correlation.diagonal().square().sum()) / (size * (size - 1))
+
+
 class Tokenizer(nn.Module, ABC):
     """Turns observations of one kind into tokens and back.
 
@@ -66,6 +80,10 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def encode(self, observation: Observation) -> Tokens:
         """Turns an observation into tokens; what was not measured has no valid token."""
+
+    def places(self, observation: Observation) -> Tokens:
+        """Returns the tokens that any observation on this grid has, whatever its values; their ids mean nothing."""
+        return self.encode(observation)
 
     @abstractmethod
     def decode(self, tokens: Tokens, like: Observation | None = None) -> Observation:
