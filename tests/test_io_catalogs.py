@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from aion.io import identify, object_ids, read, read_redshift, samples
+from aion.io import identify, neighbours, object_ids, read, read_redshift, samples
+from aion.tokenizers import CatalogTokenizer
 
 SAMPLES = samples()
 BANDS = ("g", "r", "i", "z", "w1", "w2", "w3", "w4")
@@ -124,3 +126,66 @@ def test_redrock_without_targets_or_with_lost_redshifts(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "rr.fits")
     assert object_ids(tmp_path / "rr.fits") == ["rr-0", "rr-1"]
     assert read(tmp_path / "rr.fits")["redshift"].measured.tolist() == [True, False]
+
+
+def crowd(count: int = 60, centre: tuple[float, float] = (359.999, 62.0)) -> Table:
+    """Makes a catalogue of objects close to each other, across the meridian, a third of them points."""
+    draws = np.random.default_rng(0)
+    dec = centre[1] + draws.normal(0, 0.004, count)
+    ra = (centre[0] + draws.normal(0, 0.004, count) / np.cos(np.radians(centre[1]))) % 360
+    shape = np.where(np.arange(count) % 3 == 0, 0.0, draws.uniform(0.1, 0.5, (3, count)))
+    return Table({"RA": ra, "DEC": dec, "SHAPE_R": shape[0], "SHAPE_E1": shape[1], "SHAPE_E2": shape[2]})
+
+
+def test_neighbours_are_where_astropy_has_them():
+    table = crowd()
+    catalog = neighbours(table, radius=20)
+    sky = SkyCoord(table["RA"], table["DEC"], unit="deg")
+    for row in range(len(table)):
+        near = np.flatnonzero(sky.separation(sky[row]).arcsec <= 20)
+        east, north = sky[row].spherical_offsets_to(sky[near])
+        there = catalog.measured[row]
+        assert there.sum() == len(near) >= 1
+        np.testing.assert_allclose(catalog.x[row][there], -east.arcsec, atol=0.01)
+        np.testing.assert_allclose(catalog.y[row][there], north.arcsec, atol=0.01)
+        np.testing.assert_allclose(catalog.r[row][there], table["SHAPE_R"][near], rtol=1e-6)
+        np.testing.assert_allclose(catalog.e2[row][there], table["SHAPE_E2"][near], rtol=1e-6)
+    assert catalog.measured.sum(1).max() > 5
+
+
+def test_neighbours_of_some_rows_and_of_objects_without_a_place_or_shape():
+    table = crowd()
+    table["SHAPE_R"][7] = np.nan
+    one, all_ = neighbours(table, 20, [5, 3]), neighbours(table, 20)
+    assert len(one) == 2
+    assert one.measured[0].sum() == all_.measured[5].sum()
+    lonely = table[:8].copy()
+    lonely["DEC"][7] = -40.0
+    assert neighbours(lonely, 20).measured[7].sum() == 0
+
+
+def test_neighbours_of_a_file_are_tokenized(catalogue):
+    table = Table.read(catalogue, 1)
+    if "SHAPE_R" not in table.colnames:
+        with pytest.raises(ValueError, match="it has no column 'shape_r'; did you mean"):
+            neighbours(table, 30)
+        return
+    catalog = neighbours(table, 30)
+    assert catalog.measured.any(1).all()
+    tokenizer = CatalogTokenizer()
+    again = tokenizer.decode(tokenizer.encode(catalog))
+    assert again.measured.sum() == catalog.measured.sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radius": 0}, "a radius above 0 and below 3600 arcsec, given 0"),
+        ({"radius": 5000}, "given 5000"),
+        ({"radius": 5, "rows": [60]}, r"wanted at least one row, from 0 to 59, given \[60\]"),
+        ({"radius": 5, "rows": []}, r"wanted at least one row, from 0 to 59, given \[\]"),
+    ],
+)
+def test_neighbours_refuse_what_means_nothing(options, message):
+    with pytest.raises(ValueError, match=message):
+        neighbours(crowd(), **options)

@@ -17,6 +17,7 @@ __all__ = [
     "from_specutils",
     "from_table",
     "identify",
+    "neighbours",
     "object_ids",
     "read",
     "read_embeddings",
@@ -28,6 +29,7 @@ __all__ = [
     "write_embeddings",
 ]
 
+from aion.io.catalogs import neighbours
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
 from aion.io.specutils import from_specutils, to_specutils

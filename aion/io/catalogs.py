@@ -1,8 +1,9 @@
-"""Reads catalogues: redshifts of redrock, and photometry and shapes of the Legacy Surveys (Tractor, sweeps)."""
+"""Reads catalogues: redshifts (redrock); photometry, shapes and neighbours of the Legacy Surveys (Tractor, sweeps)."""
 
 __all__ = [
     "is_redrock",
     "is_tractor",
+    "neighbours",
     "read_redrock",
     "read_tractor",
     "redrock_ids",
@@ -10,10 +11,12 @@ __all__ = [
     "tractor_ids",
 ]
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aion.catalog import Catalog
 from aion.io.fits import FitsFile, row_names
 from aion.io.tables import column, column_names
 from aion.observations import Observation, Scalar
@@ -122,3 +125,42 @@ def _finite(value: np.ndarray) -> np.ndarray:
     """Makes everything that is not a finite number NaN, "not measured"."""
     value = np.asarray(value, dtype=np.float64)
     return np.where(np.isfinite(value), value, np.nan)
+
+
+def neighbours(file: "FitsFile | Table", radius: float, rows: Sequence[int] | None = None) -> Catalog:
+    """Lists what a Tractor or sweep catalogue has around objects of its own, those included.
+
+    Arguments:
+        file: the catalogue.
+        radius: largest distance from the target in arcsec, less than a degree.
+        rows: of the targets; all by default.
+
+    Returns:
+        Ellipses in the order of the catalogue, positive x to the west and positive y to the north as in an image of the
+        Legacy Surveys. Those without a position or a shape are left out; a point has radius 0.
+
+    Raises:
+        ValueError: for a column that is missing, a radius or rows that mean nothing, or no object at all.
+    """
+    if not 0 < radius < 3600:
+        msg = f"neighbours: wanted a radius above 0 and below 3600 arcsec, given {radius}"
+        raise ValueError(msg)
+    ra, dec, r, e1, e2 = (_finite(column(file, name)) for name in ("ra", "dec", *_SHAPES))
+    known = np.isfinite(ra + dec + r + e1 + e2)
+    order = np.flatnonzero(known)[np.argsort(dec[known], kind="stable")]
+    found = []
+    rows = range(len(ra)) if rows is None else rows
+    if len(rows) == 0 or min(rows) < 0 or max(rows) >= len(ra):
+        msg = f"neighbours: wanted at least one row, from 0 to {len(ra) - 1}, given {list(rows)}"
+        raise ValueError(msg)
+    for row in rows:
+        low, high = np.searchsorted(dec[order], dec[row] + np.array([-1, 1]) * radius / 3600)
+        near = np.sort(order[low:high])
+        east = (ra[near] - ra[row] + 180) % 360 - 180
+        x, y = -3600 * east * np.cos(np.radians(dec[row])), 3600 * (dec[near] - dec[row])
+        inside = np.hypot(x, y) <= radius
+        found.append(np.stack([x, y, e1[near], e2[near], r[near]])[:, inside])
+    columns = np.full((5, len(found), max((f.shape[1] for f in found), default=0) or 1), np.nan)
+    for i, values in enumerate(found):
+        columns[:, i, : values.shape[1]] = values
+    return Catalog(*columns)

@@ -195,7 +195,8 @@ class CatalogTokenizer(Tokenizer):
         ends = {"x": (-reach, reach), "y": (-reach, reach), "e1": (-1, 1), "e2": (-1, 1), "r": (0, self.largest)}
         for name, (low, high) in ends.items():
             value = getattr(catalog, name)
-            if (bad := (value < low) | (value > high) | (value == reach)).any():
+            # The upper edge of the last bin of a shape belongs to it, that of the last cell does not.
+            if (bad := (value < low) | (value >= high if name in "xy" else value > high)).any():
                 row, column = bad.nonzero()[0].tolist()
                 given = value[row, column].item()
                 msg = f"object {column} of row {row}: wanted {name} from {low:g} to {high:g}, given {given:.6g}"
