@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
-from aion.tokenizers.bands import expected_noise, known_bands
+from aion.tokenizers.bands import BandWeights, expected_noise, known_bands
 from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
 from aion.tokenizers.octave import Detail, Octave, State, Survey
 from aion.tokens import Tokens
@@ -128,6 +128,16 @@ class ImageTokenizer(Tokenizer):
             if k < octaves - details:
                 survey = Survey(*common, k and widths[k - 1])
             self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws all weights anew."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, BandWeights):
+                module.reset_parameters(generator)
 
     @property
     def passes(self) -> list[Octave]:

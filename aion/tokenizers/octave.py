@@ -65,7 +65,7 @@ class Octave(nn.Module):
         self.from_latent = nn.Linear(latent, width)
         self.pixels_norm = layer_norm(width)
         self.head = BandWeights(bands, (patch**2 + 2, width), width, basis)
-        self.head_bias = BandWeights(bands, (patch**2 + 2,), 64, basis)
+        self.head_bias = BandWeights(bands, (patch**2 + 2,), width, basis)
 
     def signal(self, flux: Tensor, ivar: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Returns the residual in units of its expected error, weighted by the noise, and the weight."""
