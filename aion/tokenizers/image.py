@@ -37,6 +37,7 @@ from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, s
 from aion.tokenizers.octave import Detail, Octave, State, Survey
 from aion.tokens import Tokens
 
+_MOST = 6000  # fine tokens of a batch and pass in training: an untrained tokenizer wants one for every bright pixel
 _JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
 
 
@@ -237,7 +238,7 @@ class ImageTokenizer(Tokenizer):
         given, shift = self._hide(ivar, generator), None
         if generator is not None and len(self.readable) > len(self.bands):
             shift = _JITTER * torch.randn(len(bands), generator=generator).to(flux.device)
-        steps = self._steps(flux, given, bands, observation.pixel_scale, shift)
+        steps = self._steps(flux, given, bands, observation.pixel_scale, shift, generator=generator)
         known = given > 0
         count = known.sum().clamp(min=1)
         out = {"loss": _guess(flux, ivar * ~known, steps[-1].state.model, self._noise(bands))}
@@ -322,14 +323,17 @@ class ImageTokenizer(Tokenizer):
         scale: Tensor,
         shift: Tensor | None = None,
         complete: bool = True,
+        generator: torch.Generator | None = None,
     ) -> list[_Step]:
-        """Encodes pass by pass; unless `complete`, the last is not decoded."""
+        """Encodes pass by pass; unless `complete`, the last is not decoded. A generator drops some tokens of many."""
         measured = self._measured(ivar)
         steps, state = [], None
         for octave in self.passes:
             mask = self._mask(measured, octave)
             state = self._start(bands, mask, octave) if state is None else state
             kept = measured if not steps else self._pays(flux, ivar, state, octave)
+            if generator is not None and steps and (count := int(kept.sum())) > _MOST:
+                kept = kept & (torch.rand(kept.shape, generator=generator) < _MOST / count).to(kept.device)
             latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
             values, codes = self.quantizer(latent)
             if complete or len(steps) < len(self.passes) - 1:
