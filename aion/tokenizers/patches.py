@@ -69,7 +69,7 @@ class Patches:
         left, placed = tokens.valid, []
         turn = (tokens.ids // self.codes).clamp(min=self.sizes.index(self.sizes[-1]))
         # The centres of the finest patches are half of one off those of the coarsest.
-        near = 0.25 * self.sizes[-1] / self.sizes[0]
+        near = 0.1 * self.sizes[-1] / self.sizes[0]
         for k, size in enumerate(self.sizes):
             grid = torch.tensor(self.grid(like.flux.shape[2:], k), device=pixel.device)
             cell = pixel / size + (grid - 1) / 2
