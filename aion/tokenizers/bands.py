@@ -68,32 +68,35 @@ class BandWeights(nn.Module):
     Arguments:
         bands: names of the bands with a correction of their own.
         shape: shape of the weights of one band.
-        fan_in: number of inputs that one output sums over, which sets the scale of the weights.
+        fan_in: number of inputs that one output sums over, which sets the first weights.
         basis: number of functions of wavelength; with 0 each of `bands` is a function of its own, and there are no
             others.
     """
 
     def __init__(self, bands: Sequence[str], shape: Sequence[int], fan_in: int, basis: int) -> None:
         super().__init__()
-        self.bands, self.shape, self.basis = tuple(bands), tuple(shape), basis
-        self.scale = 2.0 ** (1 - round(math.log2(fan_in) / 2))  # a power of two, which changes no digit
-        size = math.prod(self.shape)
-        self.shared = nn.Linear(basis or len(self.bands), size, bias=False)
-        self.own = nn.Embedding(len(self.bands), size) if basis else None
+        self.bands, self.shape, self.fan_in, self.basis = tuple(bands), tuple(shape), fan_in, basis
+        self.shared = nn.Parameter(torch.empty(basis or len(self.bands), *self.shape))
+        self.own = nn.Parameter(torch.empty(len(self.bands), *self.shape)) if basis else None
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws the weights anew; corrections are zero."""
+        nn.init.uniform_(self.shared, -(self.fan_in**-0.5), self.fan_in**-0.5, generator=generator)
         if self.own is not None:
-            nn.init.zeros_(self.own.weight)
+            nn.init.zeros_(self.own)
 
     def forward(self, bands: Sequence[str], shift: Tensor | None = None) -> Tensor:
         """Returns the weights of some bands, `(C, *shape)`; `shift` `(C,)` moves their ln wavelengths."""
-        device = self.shared.weight.device
+        device = self.shared.device
         rows = [i for i, band in enumerate(bands) if band in self.bands]
         index = torch.tensor([self.bands.index(bands[i]) for i in rows], device=device, dtype=torch.long)
         if self.own is None:
-            return (self.shared.weight.T[index] * self.scale).unflatten(1, self.shape)
+            return self.shared[index]
         place = torch.tensor([math.log(BANDS[band]) for band in bands], device=device)
-        weights = self.shared(self._functions(place if shift is None else place + shift))
-        weights = weights.index_add(0, torch.tensor(rows, device=device, dtype=torch.long), self.own(index))
-        return (weights * self.scale).unflatten(1, self.shape)
+        place = self._functions(place if shift is None else place + shift)
+        weights = (place @ self.shared.flatten(1)).unflatten(1, self.shape)
+        return weights.index_add(0, torch.tensor(rows, device=device, dtype=torch.long), self.own[index])
 
     def _functions(self, place: Tensor) -> Tensor:
         centres = torch.linspace(math.log(_SHORTEST), math.log(_LONGEST), self.basis, device=place.device)

@@ -32,11 +32,13 @@ from torch import Tensor, nn
 
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
-from aion.tokenizers.bands import expected_noise, known_bands
+from aion.tokenizers.bands import BandWeights, expected_noise, known_bands
 from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
 from aion.tokenizers.octave import Detail, Octave, State, Survey
+from aion.tokenizers.patches import Patches
 from aion.tokens import Tokens
 
+_MOST = 6000  # fine tokens of a batch and pass in training: an untrained tokenizer wants one for every bright pixel
 _JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
 
 
@@ -128,6 +130,17 @@ class ImageTokenizer(Tokenizer):
             if k < octaves - details:
                 survey = Survey(*common, k and widths[k - 1])
             self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
+        self.patches = Patches([octave.patch for octave in self.passes], self.quantizer.size)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws all weights anew."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, BandWeights):
+                module.reset_parameters(generator)
 
     @property
     def passes(self) -> list[Octave]:
@@ -167,16 +180,15 @@ class ImageTokenizer(Tokenizer):
         valid = torch.cat([step.kept.flatten(1) for step in steps], 1)
         return Tokens(
             ids=torch.cat([each.flatten(1) for each in ids], 1).masked_fill(~valid, 0),
-            position=torch.cat([self._position(observation, step.kept.shape[1:]) for step in steps], 1),
+            position=torch.cat([self.patches.position(observation, k) for k in range(len(steps))], 1),
             valid=valid,
         )
 
     def places(self, observation: Image) -> Tokens:
         """Returns the tokens that any image on these pixels has: those of the coarsest octave, ids unset."""
         _, ivar, _ = self._prepare(observation)
-        measured = self._measured(ivar)
-        valid = measured.flatten(1)
-        return Tokens(torch.zeros_like(valid, dtype=torch.long), self._position(observation, measured.shape[1:]), valid)
+        valid = self._measured(ivar).flatten(1)
+        return Tokens(torch.zeros_like(valid, dtype=torch.long), self.patches.position(observation, 0), valid)
 
     def embed(self, observation: Image) -> tuple[Tensor, Tensor]:
         """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token."""
@@ -204,8 +216,7 @@ class ImageTokenizer(Tokenizer):
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"image tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)
-        height, width = like.flux.shape[2:]
-        placed = self._place(tokens, like)
+        placed = self.patches.place(tokens, like)
         measured, state = placed[0][1], None
         for octave, (ids, kept) in zip(self.passes, placed, strict=True):
             mask = self._mask(measured, octave)
@@ -213,8 +224,7 @@ class ImageTokenizer(Tokenizer):
             kept = kept & (mask[:, 0] > 0)
             values = self.quantizer.values(ids[kept])
             state = octave.decode(values, kept, state, mask, like.pixel_scale, like.bands)
-        (top, left), known = self._margins((height, width)), self.octaves[0].pixels(measured[:, None])
-        window = (..., slice(top, top + height), slice(left, left + width))
+        window, known = self.patches.window(like.flux.shape[2:]), self.octaves[0].pixels(measured[:, None])
         flux, known = state.model[window], known[window].expand(-1, len(like.bands), -1, -1)
         return Image(flux * known, torch.where(known, state.error[window] ** -2, 0.0), like.bands, like.pixel_scale)
 
@@ -227,7 +237,7 @@ class ImageTokenizer(Tokenizer):
         given, shift = self._hide(ivar, generator), None
         if generator is not None and len(self.readable) > len(self.bands):
             shift = _JITTER * torch.randn(len(bands), generator=generator).to(flux.device)
-        steps = self._steps(flux, given, bands, observation.pixel_scale, shift)
+        steps = self._steps(flux, given, bands, observation.pixel_scale, shift, generator=generator)
         known = given > 0
         count = known.sum().clamp(min=1)
         out = {"loss": _guess(flux, ivar * ~known, steps[-1].state.model, self._noise(bands))}
@@ -258,28 +268,12 @@ class ImageTokenizer(Tokenizer):
                 msg = f"this image tokenizer does not read {band!r}; {near_miss(band, self.readable)}"
                 raise ValueError(msg)
 
-    def _grid(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns the number of rows and columns of patches: even, so that a patch begins at the middle pixel n // 2.
-
-        The patches of a stamp are then the same whatever margin it is stacked or padded with.
-        """
-        rows, columns = (2 * math.ceil(math.ceil(n / 2) / self.patch) for n in shape)
-        return rows, columns
-
-    def _margins(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns how many unmeasured rows and columns go before the image."""
-        rows, columns = self._grid(shape)
-        return rows * self.patch // 2 - shape[0] // 2, columns * self.patch // 2 - shape[1] // 2
-
     def _prepare(self, image: Image) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """Returns flux and ivar padded to whole patches, bands in the order of `readable`, and these."""
         self.check(image)
         self._check_bands(image.bands)
         order = sorted(range(len(image.bands)), key=lambda i: self.readable.index(image.bands[i]))
-        height, width = image.flux.shape[2:]
-        (rows, columns), (top, left) = self._grid((height, width)), self._margins((height, width))
-        margin = (left, columns * self.patch - width - left, top, rows * self.patch - height - top)
-        flux, ivar = (F.pad(value[:, order], margin) for value in (image.flux, image.ivar))
+        flux, ivar = (self.patches.pad(value[:, order]) for value in (image.flux, image.ivar))
         return flux, ivar, tuple(image.bands[i] for i in order)
 
     def _start(self, bands: Sequence[str], mask: Tensor, octave: Octave) -> State:
@@ -312,14 +306,17 @@ class ImageTokenizer(Tokenizer):
         scale: Tensor,
         shift: Tensor | None = None,
         complete: bool = True,
+        generator: torch.Generator | None = None,
     ) -> list[_Step]:
-        """Encodes pass by pass; unless `complete`, the last is not decoded."""
+        """Encodes pass by pass; unless `complete`, the last is not decoded. A generator drops some tokens of many."""
         measured = self._measured(ivar)
         steps, state = [], None
         for octave in self.passes:
             mask = self._mask(measured, octave)
             state = self._start(bands, mask, octave) if state is None else state
             kept = measured if not steps else self._pays(flux, ivar, state, octave)
+            if generator is not None and steps and (count := int(kept.sum())) > _MOST:
+                kept = kept & (torch.rand(kept.shape, generator=generator) < _MOST / count).to(kept.device)
             latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
             values, codes = self.quantizer(latent)
             if complete or len(steps) < len(self.passes) - 1:
@@ -342,46 +339,8 @@ class ImageTokenizer(Tokenizer):
             return ivar
         draw = torch.rand(ivar.shape[0], ivar.shape[1] + 1, generator=generator).to(ivar.device)
         shown = (draw[:, 1:] < 0.5) | (draw[:, :1] >= self.hidden)
-        left = ((ivar > 0).flatten(2).any(2) & shown).any(
-            1, keepdim=True
-        )  # an object of which nothing is left is shown
+        left = ((ivar > 0).flatten(2).any(2) & shown).any(1, keepdim=True)  # or the object is shown as it is
         return ivar * (shown | ~left)[:, :, None, None]
-
-    def _place(self, tokens: Tokens, like: Image) -> list[tuple[Tensor, Tensor]]:
-        """Puts tokens on the patches of each pass: ids and kept, each `(B, h, w)`; the id tells the round."""
-        pixel = tokens.position / like.pixel_scale[:, None, None]  # from the middle of all patches
-        left, placed, turn = tokens.valid, [], tokens.ids // self.quantizer.size
-        turn = turn.clamp(min=len(self.octaves) - 1)  # of an octave with several rounds
-        for k, octave in enumerate(self.passes):
-            grid = [n * (self.patch // octave.patch) for n in self._grid(like.flux.shape[2:])]
-            cell = pixel / octave.patch + (torch.tensor(grid, device=pixel.device) - 1) / 2
-            index = cell.round().long()
-            inside = (index >= 0) & (index < torch.tensor(grid, device=pixel.device))
-            # The centres of the finest patches are 2^-octaves of a coarsest one off its centre.
-            own = tokens.valid & ((cell - index).abs() < 0.25 / 2 ** len(self.octaves)).all(-1) & inside.all(-1)
-            if self.rounds > 1 and octave is self.octaves[-1]:
-                own = own & (turn == k)
-            ids = torch.zeros(len(tokens), *grid, dtype=torch.long, device=pixel.device)
-            kept = torch.zeros_like(ids, dtype=torch.bool)
-            at = (own.nonzero()[:, 0], *index[own].T)
-            ids[at], kept[at] = tokens.ids[own] % self.quantizer.size, True
-            placed.append((ids, kept))
-            left = left & ~own
-        if left.any():
-            row, column = tokens.position[left][0].tolist()
-            msg = (
-                f"image tokens: one at ({row:.3f}, {column:.3f}) arcsec is no patch of like, which has "
-                f"{like.flux.shape[2]} x {like.flux.shape[3]} pixels of {like.pixel_scale[0].item():.3f} arcsec"
-            )
-            raise ValueError(msg)
-        return placed
-
-    def _position(self, image: Image, grid: Sequence[int]) -> Tensor:
-        """Returns the offset of each patch from the centre of the image in arcsec, `(B, h * w, 2)`."""
-        rows, _ = self._grid(image.flux.shape[2:])
-        axes = [torch.arange(n, device=image.device) - (n - 1) / 2 for n in grid]
-        offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
-        return offset * (self.patch * rows / grid[0]) * image.pixel_scale[:, None, None]
 
 
 def _guess(flux: Tensor, ivar: Tensor, model: Tensor, softening: Tensor) -> Tensor:

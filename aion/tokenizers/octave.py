@@ -60,12 +60,10 @@ class Octave(nn.Module):
         self.patch, self.width = patch, width
         self.stem = BandWeights(bands, (width, patch, patch), _USUAL_BANDS * patch**2, basis)
         self.noise = BandWeights(bands, (width,), _USUAL_BANDS, basis) if informed else None
-        self.latent_norm = layer_norm(width)
         self.to_latent = nn.Linear(width, latent)
         self.from_latent = nn.Linear(latent, width)
-        self.pixels_norm = layer_norm(width)
         self.head = BandWeights(bands, (patch**2 + 2, width), width, basis)
-        self.head_bias = BandWeights(bands, (patch**2 + 2,), 64, basis)
+        self.head_bias = BandWeights(bands, (patch**2 + 2,), width, basis)
 
     def signal(self, flux: Tensor, ivar: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Returns the residual in units of its expected error, weighted by the noise, and the weight."""
@@ -79,7 +77,7 @@ class Octave(nn.Module):
     def answer(self, x: Tensor, bands: Sequence[str], shift: Tensor | None) -> Tensor:
         """Turns features `(..., D)` into the numbers of every band, `(..., C, p * p + 2)`."""
         weights, bias = self.head(bands, shift), self.head_bias(bands, shift)
-        return F.linear(self.pixels_norm(x), weights.flatten(0, 1), bias.flatten()).unflatten(-1, (len(bands), -1))
+        return F.linear(x, weights.flatten(0, 1), bias.flatten()).unflatten(-1, (len(bands), -1))
 
     def pixels(self, patches: Tensor) -> Tensor:
         """Repeats what there is for each patch `(..., h, w)` for each of its pixels."""
@@ -118,6 +116,7 @@ class Survey(Octave):
         self.expand = nn.Linear(coarser, 4 * width) if coarser else None
         self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
         self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.latent_norm, self.pixels_norm = layer_norm(width), layer_norm(width)
 
     def told(self, state: State, scale: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Returns what encoder and decoder know beforehand: coarser features and the size of the pixels `(B,)`."""
@@ -170,7 +169,7 @@ class Survey(Octave):
         for block in self.decoder:
             x = block(x, mask)
         x = x * mask
-        out = self.answer(x.movedim(1, -1), bands, shift).movedim((-2, -1), (1, 2))
+        out = self.answer(self.pixels_norm(x.movedim(1, -1)), bands, shift).movedim((-2, -1), (1, 2))
         change = F.pixel_shuffle(out[:, :, :-2].flatten(1, 2), self.patch)
         floor, share = (self.pixels(out[:, :, k]) for k in (-2, -1))
         return State(*self.update(state.model, state.error, change, floor, share), x)
@@ -232,7 +231,7 @@ class Detail(Octave):
         x = x * (_USUAL_BANDS / share.clamp(min=1e-6)).sqrt() + self.told(kept, state)[0]
         for block in self.encoder:
             x = block(x)
-        return self.to_latent(self.latent_norm(x))
+        return self.to_latent(x)  # without a norm, which would hide how large the residual is
 
     def decode(
         self,
