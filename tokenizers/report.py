@@ -48,8 +48,10 @@ FITTED = 4000  # spectra to which the components are fitted
 
 
 @functools.cache
-def components(data: Path) -> Components:
-    """Fits principal components to the training data of the baseline; the same every time, so once."""
+def components(data: Path, kept: Path | None) -> Components:
+    """Fits principal components to the training data of the baseline, or takes those kept in a file."""
+    if kept is not None and kept.is_file():
+        return Components.load(kept)
     source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"binned": binned_reader, "miles": miles_reader(data)})
 
     def batches(first: int, count: int):
@@ -74,7 +76,10 @@ def components(data: Path) -> Components:
             parts.append((((part.flux - flux) / scale)[use].square().mean()).item())
         return float(np.mean(parts))
 
-    return min(choices, key=error)
+    best = min(choices, key=error)
+    if kept is not None:
+        best.save(kept)
+    return best
 
 
 def contenders(given: argparse.Namespace) -> list[Contender]:
@@ -83,7 +88,7 @@ def contenders(given: argparse.Namespace) -> list[Contender]:
         out.append(Contender(BASELINE, load(given.baseline, others=(FixedGrid,))))
     else:
         print(f"no {given.baseline}: measured without the fixed grid (train it by tokenizers/baseline.toml)")
-    return [*out, Contender(LINEAR, components(given.data))] if given.linear else out
+    return [*out, Contender(LINEAR, components(given.data, given.components))] if given.linear else out
 
 
 def spectra(given: argparse.Namespace) -> dict:
@@ -137,12 +142,8 @@ def probes(given: argparse.Namespace) -> dict:
     groups = np.unique([name.rstrip("ABC") for name in np.array(stars.name)[good]], return_inverse=True)[1]
     out: dict = {"n": int(good.sum()), "rows": {}}
     for name, matrix in features.items():
-        for label, target in targets.items():
-            for count in (40, 150):
-                score = probe(matrix.numpy().astype(np.float64), target, groups, count)
-                for model, value in score.items():
-                    out["rows"].setdefault(name, {}).setdefault(label, {})[f"PCA {count}, {model}"] = value
-            print(name, label, out["rows"][name][label], flush=True)
+        out["rows"][name] = probe(matrix.numpy().astype(np.float64), targets, groups)
+        print(name, out["rows"][name], flush=True)
     return out
 
 
@@ -251,6 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--bundle", default="aion-nano", help="model whose scalars are measured")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
     parser.add_argument("--hsc", type=Path, help="hsc_cosmos.npz of scarlet, for real images")
+    parser.add_argument("--components", type=Path, help="file that keeps the fitted principal components")
     parser.add_argument("--objects", type=int, default=128, help="simulated objects of each kind")
     parser.add_argument("--twins", type=int, default=1000, help="objects seen by both surveys")
     parser.add_argument("--no-linear", dest="linear", action="store_false", help="without principal components")
