@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion.nn.embedding import sine_cosine
+from aion.nn.embedding import sine_cosine, turn
 
 
 def test_integer_positions_give_the_fixed_table():
@@ -32,3 +32,19 @@ def test_width_must_be_a_multiple_of_four():
     with pytest.raises(ValueError, match="multiple of 4, given 30"):
         sine_cosine(torch.zeros(1, 2), 30)
     assert sine_cosine(torch.zeros(1, 1), 30).shape == (1, 30)
+
+
+def test_turning_keeps_norms_and_is_undone_by_the_negative_position(generator):
+    x, position = torch.randn(3, 20, 16, generator=generator), torch.arange(20.0)
+    turned = turn(x, position)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(turn(turned, -position), x)
+    assert torch.equal(turned[..., 8:], x[..., 8:])
+
+
+def test_means_of_turned_vectors_tell_places_apart():
+    x = torch.zeros(2, 20, 16)
+    x[0, 3] = x[1, 11] = 1
+    plain, turned = x.mean(1), turn(x, torch.arange(20.0)).mean(1)
+    assert torch.equal(plain[0], plain[1])
+    assert (turned[0] - turned[1]).abs().max() > 0.05

@@ -5,11 +5,17 @@ with :math:`\omega_k = 10000^{-4k/D}`, each block :math:`D/4` wide; a single coo
 :math:`\omega_k = 10000^{-2k/D}`. Integer positions give the usual table of a fixed grid, so that fixed grids are a
 special case of native ones.
 
+`turn` turns pairs of channels by angles that grow with the position instead: the mean of turned vectors holds Fourier
+components of what the channels were along the positions, where the mean of plain ones forgets it.
+
 References:
     | Attention Is All You Need (Vaswani et al., 2017), arXiv 1706.03762
+    | RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021), arXiv 2104.09864
 """
 
-__all__ = ["sine_cosine"]
+__all__ = ["sine_cosine", "turn"]
+
+import math
 
 import torch
 
@@ -26,3 +32,20 @@ def sine_cosine(position: Tensor, dim: int) -> Tensor:
     omega = (10000.0**-power).to(torch.float32)
     angle = position.to(torch.float32)[..., None] * omega
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def turn(x: Tensor, position: Tensor, shortest: float = 4.0, longest: float = 400.0) -> Tensor:
+    """Turns the first half of the channels of `(..., R, D)` in pairs, each pair with a period of its own.
+
+    Arguments:
+        x: vectors; their norm stays.
+        position: of each, `(..., R)`; the negative of it turns back.
+        shortest: shortest period in units of the position.
+        longest: longest period.
+    """
+    pairs = x.shape[-1] // 4
+    low, high = math.log10(2 * math.pi / longest), math.log10(2 * math.pi / shortest)
+    angle = position[..., None] * torch.logspace(low, high, pairs, device=x.device)
+    cos, sin = angle.cos(), angle.sin()
+    one, other, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
+    return torch.cat([one * cos - other * sin, one * sin + other * cos, rest], dim=-1)

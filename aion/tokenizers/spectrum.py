@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from aion.nn.attention import layer_norm
 from aion.nn.context import GlobalContext
 from aion.nn.convolution import ConvBlock1d, conv1d
-from aion.nn.embedding import sine_cosine
+from aion.nn.embedding import sine_cosine, turn
 from aion.nn.quantize import FSQ
 from aion.observations import Spectrum
 from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
@@ -166,7 +166,8 @@ class SpectrumTokenizer(Tokenizer):
     def embed(self, observation: Spectrum) -> tuple[Tensor, Tensor]:
         """Returns what is known of each rung before quantisation, `(B, N, D)`, and which of the N are measured.
 
-        The vectors are normalised features of the encoder, D = `width`; their order is that of the codes of `encode`.
+        The vectors are normalised features of the encoder, D = `width`, half of their channels turned by the
+        wavelength (see `aion.nn.embedding.turn`); their order is that of the codes of `encode`.
         """
         parts = [(laid.rows, *compact(laid.measured, laid.features)) for laid in self._lay(observation)]
         length = max((valid.shape[1] for _, valid, _ in parts), default=1)
@@ -290,6 +291,8 @@ class SpectrumTokenizer(Tokenizer):
                 x = block(x, mask)
             features = self.latent_norm(x.movedim(1, -1))
             latent = self.to_latent(features)
+            # Turned by wavelength, so that the mean over a spectrum keeps where its lines are.
+            features = turn(features, window.base)
             yield _Laid(rows, index, window, node, inside, measured, scale_ids, scale, features, latent)
 
     def _where(self, window: Window, index: int) -> Tensor:
