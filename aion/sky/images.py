@@ -9,7 +9,7 @@ References:
     First data release of the Hyper Suprime-Cam Subaru Strategic Program, Aihara et al., 2018, arXiv:1702.08449.
 """
 
-__all__ = ["HSC", "LEGACY", "Camera", "hsc_flux", "observe_image"]
+__all__ = ["Camera", "HSC", "LEGACY", "hsc_flux", "observe_image"]
 
 import math
 
