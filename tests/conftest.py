@@ -108,6 +108,17 @@ def tokenizers(observations) -> dict:
     sample = torch.linspace(0, 1, 100)
     return {
         "image": ImageTokenizer(patch=4, width=16, depth=1, levels=[5, 5, 4]),
+        "octaves": ImageTokenizer(
+            patch=4,
+            width=[16, 12, 8],
+            depth=1,
+            levels=[5, 5, 4],
+            octaves=3,
+            details=1,
+            basis=3,
+            informed=True,
+            hidden=0.3,
+        ),
         "redshift": ScalarTokenizer(bins=32).fit(Scalar(sample), spacing="log1p"),
         "spectrum": SpectrumTokenizer(start=3500, stop=8000, width=16, depth=1, levels=[5, 4, 4], scale_bins=64),
         "vector": ScalarTokenizer(bins=8, components=4).fit(Scalar(torch.randn(50, 4))),

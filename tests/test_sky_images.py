@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from aion.sky import MODALITIES, OPTIONAL, Sky
 from aion.sky.draws import Draws
-from aion.sky.images import IMAGE_SHAPE, legacy_image
+from aion.sky.images import HSC, LEGACY, hsc_flux, observe_image
 from aion.sky.templates import Templates
 
 TEMPLATES = Templates.load()
@@ -20,7 +21,7 @@ def observe(
     shape = {"radius": full(radius), "e1": full(e1), "e2": full(e2), "bulge": full(0.3)}
     true = torch.tensor([0.5, 1.0, 1.2, 1.4], dtype=torch.float64) * full(flux)[:, None]
     kind = torch.full((n,), star)
-    return legacy_image(true, shape, kind, Draws(0, torch.arange(n)), TEMPLATES, noise)
+    return observe_image(true, shape, kind, Draws(0, torch.arange(n)), TEMPLATES, noise)
 
 
 def moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -92,7 +93,7 @@ def test_noise_is_as_reported_and_of_the_published_depth():
     noisy, ivar = observe(60, 0.0, star=True, flux=3.0, noise=True)
     clean, same = observe(60, 0.0, star=True, flux=3.0)
     assert torch.equal(ivar, same)
-    assert noisy.shape == (60, *IMAGE_SHAPE)
+    assert noisy.shape == (60, *LEGACY.shape)
     measured = ivar > 0
     chi = ((noisy - clean) * ivar.sqrt())[measured].double()
     assert (chi**2).mean().item() == pytest.approx(1, abs=0.01)
@@ -108,3 +109,57 @@ def test_some_bands_and_pixels_are_missing():
     assert 0.01 < lost.float().mean() < 0.08
     assert ((ivar == 0).float().mean((2, 3))[~lost] < 0.01).all()
     assert (ivar[~lost] == 0).any()
+
+
+class TestHSC:
+    def observe(self, flux: float, noise: bool = False, n: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+        zero = torch.zeros(n, dtype=torch.float64)
+        shape = {"radius": zero, "e1": zero, "e2": zero, "bulge": zero}
+        true = torch.full((n, 5), flux, dtype=torch.float64)
+        star = torch.ones(n, dtype=torch.bool)
+        return observe_image(true, shape, star, Draws(0, torch.arange(n)), TEMPLATES, noise, HSC)
+
+    def test_a_star_has_its_flux_and_a_sharper_image(self):
+        image, _ = self.observe(1e5)
+        assert image.shape == (16, *HSC.shape)
+        torch.testing.assert_close(image.sum((2, 3)), torch.full((16, 5), 1e5), rtol=2e-3, atol=0)
+        peak = image.amax((2, 3)) / HSC.scale**2
+        legacy = observe(16, 0.0, star=True, flux=1e5)[0].amax((2, 3)) / SCALE**2 / torch.tensor([0.5, 1.0, 1.2, 1.4])
+        assert (peak[:, :4].mean(0) > 2 * legacy.mean(0)).all()
+
+    def test_it_has_the_published_depth(self):
+        _, ivar = self.observe(0.01, n=100)
+        for band, depth in enumerate((26.8, 26.4, 26.4, 25.5, 24.7)):
+            corner = ivar[:, band, 0, 0]
+            sigma = corner[corner > 0].rsqrt().median().item() * math.sqrt(4 * math.pi) * HSC.psf_sigma / HSC.scale
+            assert 22.5 - 2.5 * math.log10(5 * sigma) == pytest.approx(depth, abs=0.15)
+
+    def test_noise_is_as_reported(self):
+        noisy, ivar = self.observe(3.0, noise=True)
+        clean, same = self.observe(3.0)
+        assert torch.equal(ivar, same)
+        assert (((noisy - clean) ** 2 * ivar)[ivar > 0].double()).mean().item() == pytest.approx(1, abs=0.01)
+
+    @pytest.mark.parametrize(("magnitude", "saturates"), [(19.5, False), (16.0, True)])
+    def test_bright_stars_saturate(self, magnitude, saturates):
+        _, ivar = self.observe(10 ** (-0.4 * (magnitude - 22.5)))
+        seen = (ivar > 0).flatten(2).any(2)
+        core = (ivar[:, :, 46:50, 46:50] == 0).flatten(2).any(2)
+        assert core[seen].float().mean() == pytest.approx(float(saturates), abs=0.1)
+
+    def test_its_fluxes_follow_those_of_the_legacy_surveys(self):
+        flat = torch.full((2, 4), 7.0, dtype=torch.float64)
+        torch.testing.assert_close(hsc_flux(flat), torch.full((2, 5), 7.0, dtype=torch.float64))
+        red = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+        assert (hsc_flux(red).diff() > 0).all()
+        torch.testing.assert_close(hsc_flux(red)[:, :4], red, rtol=0.1, atol=0)
+
+    def test_it_is_simulated_only_if_asked_for(self):
+        assert "hsc_image" not in MODALITIES
+        assert "hsc_image" in OPTIONAL
+        image = Sky(modalities=["hsc_image", "redshift"]).observe(range(12))["hsc_image"]
+        assert image.bands == HSC.bands
+        assert image.flux.shape == (12, *HSC.shape)
+        assert image.pixel_scale[0].item() == pytest.approx(0.168)
+        again = Sky(modalities=["hsc_image"]).observe([3])["hsc_image"]
+        assert torch.equal(again.flux[0], image.flux[3])

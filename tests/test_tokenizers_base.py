@@ -12,9 +12,10 @@ from aion.observations import Observation
 from aion.tokenizers import build
 from aion.tokenizers.base import correlation_penalty, gaussian_nll, spread_penalty
 
-KINDS = ["image", "redshift", "spectrum", "vector"]
+KINDS = ["image", "octaves", "redshift", "spectrum", "vector"]
 MODALITY = {
     "image": "legacysurvey_image",
+    "octaves": "legacysurvey_image",
     "redshift": "redshift",
     "spectrum": "desi_spectrum",
     "vector": "gaia_bp_coefficients",

@@ -14,7 +14,7 @@ from aion.observations import Image, Observation, Scalar, Spectrum, near_miss
 from aion.sky.draws import Draws
 from aion.sky.gaia import gaia_catalog
 from aion.sky.galaxies import MAX_REDSHIFT, galaxy_parameters, galaxy_source
-from aion.sky.images import IMAGE_BANDS, IMAGE_SHAPE, legacy_image
+from aion.sky.images import HSC, LEGACY, hsc_flux, observe_image
 from aion.sky.photometry import legacy_photometry, synthetic_flux
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
@@ -33,7 +33,8 @@ _GAIA = (
     "gaia_parallax",
 )
 MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
-OPTIONAL = tuple(SURVEYS)  # simulated only if asked for by name
+OPTIONAL = (*SURVEYS, "hsc_image")  # simulated only if asked for by name
+_CAMERAS = {"legacysurvey_image": LEGACY, "hsc_image": HSC}
 _LABELS = ("log_age", "metallicity", "dust", "burst", "sigma", "log_mass", "teff", "logg", "feh")
 
 
@@ -105,13 +106,13 @@ class Sky:
             source, true = self._source(draws, parameters, star)
             for name in self._wanted(INSTRUMENTS):
                 out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
-            for name in self._wanted(OPTIONAL):
+            for name in self._wanted(SURVEYS):
                 out[name] = self._star_spectrum(name, star, source, parameters, draws, noise)
             if self._wanted(_LEGACY):
                 values = legacy_photometry(true, parameters["radius"], draws, noise)
                 out |= _scalars(values, has["photometry"])
-            if self._wanted(("legacysurvey_image",)):
-                out["legacysurvey_image"] = self._image(has["image"], true, parameters, star, draws, noise)
+            for name in self._wanted(_CAMERAS):
+                out[name] = self._image(name, has[name], true, parameters, star, draws, noise)
             if self._wanted(_GAIA):
                 out |= self._gaia(star, source, true, parameters, draws, noise)
         return {name: out[name] for name in self.modalities}
@@ -170,13 +171,15 @@ class Sky:
     def _presence(self, draws: Draws) -> dict[str, Tensor]:
         """Draws which surveys observed each object."""
         u, v = draws.uniform("presence"), draws.uniform("presence.legacy", count=2)
+        w = draws.uniform("presence.hsc")
         if self.complete:
-            u, v = torch.ones_like(u), torch.zeros_like(v)
+            u, v, w = torch.ones_like(u), torch.zeros_like(v), torch.zeros_like(w)
         return {
             "desi_spectrum": (u < 0.40) | (u >= 0.72),
             "sdss_spectrum": (u >= 0.40) & (u < 0.67) | (u >= 0.72),
             "photometry": v[:, 0] < 0.95,
-            "image": v[:, 1] < 0.8,
+            "legacysurvey_image": v[:, 1] < 0.8,
+            "hsc_image": w < 0.8,
         }
 
     def _spectrum(
@@ -207,18 +210,27 @@ class Sky:
         return Spectrum(*values)
 
     def _image(
-        self, has: Tensor, true: Tensor, parameters: dict[str, Tensor], star: Tensor, draws: Draws, noise: bool
+        self,
+        name: str,
+        has: Tensor,
+        true: Tensor,
+        parameters: dict[str, Tensor],
+        star: Tensor,
+        draws: Draws,
+        noise: bool,
     ) -> Image:
         """Observes those objects that were imaged; the others stay unmeasured."""
-        flux = torch.zeros(len(draws), *IMAGE_SHAPE, device=self.device)
+        camera = _CAMERAS[name]
+        flux = torch.zeros(len(draws), *camera.shape, device=self.device)
         values = (flux, flux.clone())
         rows = has.nonzero().flatten()
         if len(rows):
             shape = {key: parameters[key][rows] for key in ("radius", "e1", "e2", "bulge")}
-            griz = true[rows, : len(IMAGE_BANDS)]
-            seen = legacy_image(griz, shape, star[rows], draws[rows], self._templates, noise)
+            own = true[rows, : len(LEGACY.bands)]
+            own = own if camera is LEGACY else hsc_flux(own)
+            seen = observe_image(own, shape, star[rows], draws[rows], self._templates, noise, camera)
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
-        return Image(*values, bands=IMAGE_BANDS)
+        return Image(*values, bands=camera.bands)
 
     def _gaia(
         self, star: Tensor, source: Source, true: Tensor, parameters: dict[str, Tensor], draws: Draws, noise: bool

@@ -1,12 +1,21 @@
-r"""Images in any subset of the known bands as one token per patch.
+r"""Images in any subset of the known bands, as one token per patch and finer ones where there is more to say.
 
-Flux is compressed as :math:`\mathrm{asinh}(f/s_b)` with a softening :math:`s_b` per band, fitted once to the noise of
-the survey. A band that was not measured contributes nothing, and the sum over bands is rescaled by
-:math:`\sqrt{C/C_\mathrm{present}}` in each patch so that its size does not tell how many bands there are. A patch
-without any measured pixel has no token.
+Patches come in octaves, each half as large as those of the one before. Every measured patch of the coarsest octave has
+a token. A finer one has a token only where it pays: with what the coarser octaves leave, :math:`r`, a patch is kept
+if :math:`\sum (r^2 w - 1) > c \cdot 2\ln K` over its measured pixels, K codes; at c = 1 a token must be able to raise
+the likelihood by what it takes to write it down. Blank sky costs one token in a coarse patch, the core of a bright
+galaxy hundreds. The centre of a patch tells its octave, so a part of the tokens, such as the coarsest alone, decodes as
+well. The finest octave may go several rounds over what it left itself, by the same weights, since each round works in
+units of the error of the one before.
+
+Each octave is an `Octave`: it sees the residual in units of its expected error, weighted by the noise, and hands on a
+model and an error. The softening of the asinh is the noise that is usual in a band, fixed for each band, because
+whoever decodes must know it; how noisy an image really is enters by the weight of its pixels.
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
+    | Finite Scalar Quantization: VQ-VAE Made Simple (Mentzer et al., 2023), arXiv 2309.15505
+    | Modeling by shortest data description (Rissanen, 1978), Automatica 14, 465
 """
 
 __all__ = ["ImageTokenizer"]
@@ -14,29 +23,55 @@ __all__ = ["ImageTokenizer"]
 import math
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from torch import Tensor, nn
 
-from aion.nn.attention import layer_norm
-from aion.nn.convolution import ConvBlock2d
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
-from aion.tokenizers.base import Tokenizer, gaussian_nll, spread_penalty
+from aion.tokenizers.bands import BandWeights, expected_noise, known_bands
+from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
+from aion.tokenizers.octave import Detail, Octave, State, Survey
+from aion.tokenizers.patches import Patches
 from aion.tokens import Tokens
+
+_MOST = 6000  # fine tokens of a batch and pass in training: an untrained tokenizer wants one for every bright pixel
+_JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Holds what became of an octave: latents `(M, d)` of its tokens, ids and kept `(B, h, w)`, the state after it."""
+
+    latent: Tensor
+    ids: Tensor
+    kept: Tensor
+    state: State
 
 
 class ImageTokenizer(Tokenizer):
     """Tokenizes multi-band images on their native pixels.
 
     Arguments:
-        bands: names of the bands it can read, see `aion.observations.BANDS`.
-        patch: pixels on the side of a patch.
-        width: channels of the convolutions.
-        depth: number of residual blocks in the encoder and in the decoder.
-        levels: levels of the quantiser, see `aion.nn.quantize.FSQ`.
+        bands: names of the bands with weights of their own, see `aion.observations.BANDS`. With a basis, others of
+            which the usual noise is known (see `aion.tokenizers.bands`) are read and rendered by their wavelength.
+        patch: pixels on the side of a patch of the coarsest octave; a multiple of 2 for each finer one.
+        width: features of a patch; one number, or one for each octave.
+        depth: number of residual blocks in the encoder and in the decoder of an octave; the same.
+        levels: levels of the quantiser of each octave, see `aion.nn.quantize.FSQ`.
+        octaves: number of sizes of patches.
+        details: how many of them, the finest, are computed patch by patch, where there is a token.
+        rounds: how often the finest octave is gone through, if it is a detail.
+        basis: number of functions of wavelength that the weights of bands are made of; 0 reads `bands` alone.
+        informed: whether the network is told the noise and the size of the pixels.
+        worth: what a finer token must be able to gain, over its cost.
+        hidden: share of the objects of which training hides some bands, to be told from the others.
+
+    Raises:
+        ValueError: for an unknown band (with the near misses), or a patch that cannot be halved as often.
     """
 
     kind = "image"
@@ -46,36 +81,82 @@ class ImageTokenizer(Tokenizer):
         self,
         bands: Sequence[str] = ("decam-g", "decam-r", "decam-i", "decam-z"),
         patch: int = 8,
-        width: int = 96,
-        depth: int = 2,
+        width: int | Sequence[int] = 96,
+        depth: int | Sequence[int] = 2,
         levels: Sequence[int] = (7, 5, 5, 5, 5),
+        octaves: int = 1,
+        details: int = 0,
+        rounds: int = 1,
+        basis: int = 0,
+        informed: bool = False,
+        worth: float = 2.0,
+        hidden: float = 0.0,
     ) -> None:
-        super().__init__(bands=list(bands), patch=patch, width=width, depth=depth, levels=list(levels))
+        widths, depths = ([x] * octaves if isinstance(x, int) else list(x) for x in (width, depth))
+        super().__init__(
+            bands=list(bands),
+            patch=patch,
+            width=width if isinstance(width, int) else widths,
+            depth=depth if isinstance(depth, int) else depths,
+            levels=list(levels),
+            octaves=octaves,
+            details=details,
+            rounds=rounds,
+            basis=basis,
+            informed=informed,
+            worth=worth,
+            hidden=hidden,
+        )
         for band in bands:
             if band not in BANDS:
                 msg = f"ImageTokenizer: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
-        self.bands, self.patch = tuple(bands), patch
-        channels = len(self.bands)
-        self.register_buffer("softening", torch.full((channels,), 0.01))
+        fits = octaves >= 1 and patch % 2 ** (octaves - 1) == 0 and len(widths) == len(depths) == octaves
+        if not fits or not 0 <= details < octaves or rounds < 1 or (rounds > 1 and not details):
+            msg = (
+                "ImageTokenizer: wanted a patch that can be halved for each finer octave, a width and a depth for each "
+                "and fewer details than octaves, and rounds of a detail alone, given "
+                f"patch={patch}, octaves={octaves}, details={details}, rounds={rounds}, width={width}, depth={depth}"
+            )
+            raise ValueError(msg)
+        self.bands, self.patch, self.worth, self.hidden, self.rounds = tuple(bands), patch, worth, hidden, rounds
+        self.readable = tuple(dict.fromkeys((*self.bands, *known_bands()))) if basis else self.bands
+        usual = [expected_noise(band) if band in known_bands() else 0.01 for band in self.bands]
+        self.register_buffer("softening", torch.tensor(usual))
         self.quantizer = FSQ(levels)
-        self.stem = nn.Conv2d(channels, width, patch, stride=patch, bias=False)
-        self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
-        self.latent_norm = layer_norm(width)
-        self.to_latent = nn.Linear(width, len(levels))
-        self.from_latent = nn.Linear(len(levels), width)
-        self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
-        self.pixels_norm = layer_norm(width)
-        self.to_pixels = nn.Linear(width, channels * (patch**2 + 1))
+        self.octaves = nn.ModuleList()
+        for k in range(octaves):
+            common = (self.bands, patch // 2**k, widths[k], len(levels), basis, informed, depths[k])
+            if k < octaves - details:
+                survey = Survey(*common, k and widths[k - 1])
+            self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
+        self.patches = Patches([octave.patch for octave in self.passes], self.quantizer.size)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws all weights anew."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, BandWeights):
+                module.reset_parameters(generator)
+
+    @property
+    def passes(self) -> list[Octave]:
+        """Returns the octaves in the order in which they are gone through."""
+        return [*self.octaves, *[self.octaves[-1]] * (self.rounds - 1)]
 
     @property
     def size(self) -> int:
-        """Returns the number of ids."""
-        return self.quantizer.size
+        """Returns the number of ids: those of the coarsest octave come first, those of further rounds last."""
+        return self.quantizer.size * len(self.passes)
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""
-        return f"Image in {', '.join(self.bands)}, one of {self.size} codes per {self.patch} x {self.patch} pixels"
+        more = f" and, where needed, per {self.octaves[-1].patch} x {self.octaves[-1].patch}" * (len(self.octaves) > 1)
+        each = f"one of {self.quantizer.size} codes per {self.patch} x {self.patch} pixels{more}"
+        return f"Image in {', '.join(self.bands)}, {each}"
 
     def fit(self, image: Image) -> "ImageTokenizer":
         """Sets the softening of each band to the median error of its measured pixels; bands not seen keep theirs."""
@@ -86,132 +167,185 @@ class ImageTokenizer(Tokenizer):
         return self
 
     def encode(self, observation: Image) -> Tokens:
-        """Turns images into one token per patch, `(B, rows * columns)`, at its (row, column) offset in arcsec.
+        """Turns images into tokens `(B, N)` at the (row, column) offset of their patches in arcsec, coarsest first.
+
+        Where a finer patch has no token, it is not valid.
 
         Raises:
             ValueError: for a band the tokenizer does not read, with the near misses.
         """
-        latent, measured = self._encode(*self._prepare(observation))
-        _, ids = self.quantizer(latent.movedim(1, -1))
-        valid = measured.flatten(1)
+        flux, ivar, bands = self._prepare(observation)
+        steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=False)
+        ids = [step.ids + k * self.quantizer.size for k, step in enumerate(steps)]
+        valid = torch.cat([step.kept.flatten(1) for step in steps], 1)
         return Tokens(
-            ids=ids.flatten(1).masked_fill(~valid, 0),
-            position=self._position(observation, measured.shape[1:]),
+            ids=torch.cat([each.flatten(1) for each in ids], 1).masked_fill(~valid, 0),
+            position=torch.cat([self.patches.position(observation, k) for k in range(len(steps))], 1),
             valid=valid,
         )
 
+    def places(self, observation: Image) -> Tokens:
+        """Returns the tokens that any image on these pixels has: those of the coarsest octave, ids unset."""
+        _, ivar, _ = self._prepare(observation)
+        valid = self._measured(ivar).flatten(1)
+        return Tokens(torch.zeros_like(valid, dtype=torch.long), self.patches.position(observation, 0), valid)
+
     def embed(self, observation: Image) -> tuple[Tensor, Tensor]:
-        """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches are measured."""
-        latent, measured = self._encode(*self._prepare(observation))
-        return (latent.tanh() * measured[:, None]).flatten(2).movedim(1, -1), measured.flatten(1)
+        """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token."""
+        flux, ivar, bands = self._prepare(observation)
+        steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=False)
+        kept = torch.cat([step.kept.flatten(1) for step in steps], 1)
+        latent = []
+        for step in steps:
+            empty = step.latent.new_zeros(*step.kept.shape, step.latent.shape[1])
+            latent.append(empty.index_put((step.kept,), step.latent.tanh()).flatten(1, 2))
+        return torch.cat(latent, 1), kept
 
     def decode(self, tokens: Tokens, like: Image | None = None) -> Image:
-        """Renders tokens in the bands and on the pixels of `like`; ivar is 0 in patches without a token.
+        """Renders tokens in the bands and on the pixels of `like`; ivar is 0 in coarse patches without a token.
+
+        Tokens may come in any order, and any of the finer ones may be left out.
 
         Raises:
-            ValueError: without `like`, for a band not read, or for a number of tokens that does not fit its pixels.
+            ValueError: without `like`, for a band not read, an id out of range or a token that is no patch of `like`.
         """
         if like is None:
             msg = "image tokens have no grid of their own: give like=, an image with the pixels and bands wanted"
             raise ValueError(msg)
-        channel = [self._channel(band) for band in like.bands]
-        grid = self._grid(like.flux.shape[2:])
-        if tokens.ids.shape[1] != math.prod(grid):
-            msg = f"image tokens: {tokens.ids.shape[1]} tokens do not fill the {grid[0]} x {grid[1]} patches of like"
-            raise ValueError(msg)
+        self._check_bands(like.bands)
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"image tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)
-        measured = tokens.valid.unflatten(1, grid)
-        values = self.quantizer.values(tokens.ids.unflatten(1, grid)).movedim(-1, 1)
-        flux, error = self._decode(values, measured)
-        top, left = self._margins(like.flux.shape[2:])
-        window = (..., slice(top, top + like.flux.shape[2]), slice(left, left + like.flux.shape[3]))
-        known = self._pixels(measured)[window].expand(-1, len(channel), -1, -1)
-        ivar = torch.where(known, error[window][:, channel] ** -2, 0.0)
-        return Image(flux[window][:, channel], ivar, like.bands, like.pixel_scale)
+        placed = self.patches.place(tokens, like)
+        measured, state = placed[0][1], None
+        for octave, (ids, kept) in zip(self.passes, placed, strict=True):
+            mask = self._mask(measured, octave)
+            state = self._start(like.bands, mask, octave) if state is None else state
+            kept = kept & (mask[:, 0] > 0)
+            values = self.quantizer.values(ids[kept])
+            state = octave.decode(values, kept, state, mask, like.pixel_scale, like.bands)
+        window, known = self.patches.window(like.flux.shape[2:]), self.octaves[0].pixels(measured[:, None])
+        flux, known = state.model[window], known[window].expand(-1, len(like.bands), -1, -1)
+        return Image(flux * known, torch.where(known, state.error[window] ** -2, 0.0), like.bands, like.pixel_scale)
 
     def loss(self, observation: Image, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Computes the likelihood of the measured pixels."""
-        flux, ivar = self._prepare(observation)
-        latent, measured = self._encode(flux, ivar)
-        values, ids = self.quantizer(latent.movedim(1, -1))
-        model, error = self._decode(values.movedim(-1, 1), measured)
-        residual = (flux - model) * (ivar > 0)
-        count = (ivar > 0).sum().clamp(min=1)
-        likelihood = gaussian_nll(residual, ivar, error).sum() / count
-        return {
-            "loss": likelihood + 0.1 * spread_penalty(latent.movedim(1, -1)[measured]),
+        """Computes the likelihood of the measured pixels after each pass, and how well hidden bands are guessed.
+
+        Bands are hidden, and wavelengths of bands shaken a little, only with a generator.
+        """
+        flux, ivar, bands = self._prepare(observation)
+        given, shift = self._hide(ivar, generator), None
+        if generator is not None and len(self.readable) > len(self.bands):
+            shift = _JITTER * torch.randn(len(bands), generator=generator).to(flux.device)
+        steps = self._steps(flux, given, bands, observation.pixel_scale, shift, generator=generator)
+        known = given > 0
+        count = known.sum().clamp(min=1)
+        out = {"loss": _guess(flux, ivar * ~known, steps[-1].state.model, self._noise(bands))}
+        for step in steps:
+            residual = (flux - step.state.model) * known
+            likelihood = gaussian_nll(residual, given, step.state.error).sum() / count
+            spread = spread_penalty(step.latent) + correlation_penalty(step.latent)
+            out["loss"] = out["loss"] + likelihood + 0.1 * spread
+        used = sum(step.ids[step.kept].unique().numel() for step in steps)
+        return out | {
             "likelihood": likelihood,
-            "chi2": (residual.square() * ivar).sum() / count,
-            "codes": ids[measured].unique().numel() / torch.tensor(float(self.size)),
+            "chi2": (residual.square() * given).sum() / count,
+            "codes": used / torch.tensor(float(self.size)),
+            "tokens": sum(step.kept.sum() for step in steps) / torch.tensor(float(len(flux))),
         }
 
     def codebook(self, dim: int = 64) -> Tensor:
-        """Returns the code values `(size, d)`."""
-        return self.quantizer.values(torch.arange(self.size, device=self.softening.device))
+        """Returns the code values and, if there are several, the pass, `(size, d)` or `(size, d + passes)`."""
+        values = self.quantizer.values(torch.arange(self.quantizer.size, device=self.softening.device))
+        if (passes := len(self.passes)) == 1:
+            return values
+        which = torch.eye(passes, device=values.device).repeat_interleave(len(values), 0)
+        return torch.cat([values.repeat(passes, 1), which], 1)
 
-    def _channel(self, band: str) -> int:
-        if band not in self.bands:
-            msg = f"this image tokenizer does not read {band!r}; {near_miss(band, self.bands)}"
-            raise ValueError(msg)
-        return self.bands.index(band)
+    def _check_bands(self, bands: Sequence[str]) -> None:
+        for band in bands:
+            if band not in self.readable:
+                msg = f"this image tokenizer does not read {band!r}; {near_miss(band, self.readable)}"
+                raise ValueError(msg)
 
-    def _grid(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns the number of rows and columns of patches: even, so that a patch begins at the middle pixel n // 2.
-
-        The patches of a stamp are then the same whatever margin it is stacked or padded with.
-        """
-        rows, columns = (2 * math.ceil(math.ceil(n / 2) / self.patch) for n in shape)
-        return rows, columns
-
-    def _margins(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns how many unmeasured rows and columns go before the image."""
-        rows, columns = self._grid(shape)
-        return rows * self.patch // 2 - shape[0] // 2, columns * self.patch // 2 - shape[1] // 2
-
-    def _prepare(self, image: Image) -> tuple[Tensor, Tensor]:
-        """Puts flux and ivar into the channels known here, padded to whole patches."""
+    def _prepare(self, image: Image) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """Returns flux and ivar padded to whole patches, bands in the order of `readable`, and these."""
         self.check(image)
-        channel = [self._channel(band) for band in image.bands]
-        height, width = image.flux.shape[2:]
-        (rows, columns), (top, left) = self._grid((height, width)), self._margins((height, width))
-        shape = (len(image), len(self.bands), rows * self.patch, columns * self.patch)
-        flux, ivar = image.flux.new_zeros(shape), image.flux.new_zeros(shape)
-        flux[:, channel, top : top + height, left : left + width] = image.flux
-        ivar[:, channel, top : top + height, left : left + width] = image.ivar
-        return flux, ivar
+        self._check_bands(image.bands)
+        order = sorted(range(len(image.bands)), key=lambda i: self.readable.index(image.bands[i]))
+        flux, ivar = (self.patches.pad(value[:, order]) for value in (image.flux, image.ivar))
+        return flux, ivar, tuple(image.bands[i] for i in order)
 
-    def _encode(self, flux: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns latents `(B, d, h, w)` and which patches were measured `(B, h, w)`."""
-        known = (ivar > 0).to(flux.dtype)
-        compressed = (flux / self.softening[:, None, None]).clamp(-1e30, 1e30).asinh() * known  # never infinite
-        share = F.avg_pool2d(known, self.patch).sum(1, keepdim=True)  # bands present in each patch
-        measured = share > 0
-        gain = (len(self.bands) / share.clamp(min=1e-6)).sqrt() * measured
-        mask = measured.to(flux.dtype)
-        x = self.stem(compressed) * gain
-        for block in self.encoder:
-            x = block(x, mask)
-        return self.to_latent(self.latent_norm(x.movedim(1, -1))).movedim(-1, 1), measured[:, 0]
+    def _start(self, bands: Sequence[str], mask: Tensor, octave: Octave) -> State:
+        """Returns what is known beforehand: no flux, with the usual noise of each band."""
+        error = self._noise(bands).expand(len(mask), -1, *(octave.patch * n for n in mask.shape[2:]))
+        return State(torch.zeros_like(error), error)
 
-    def _decode(self, values: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns code values `(B, d, h, w)` into flux and its error `(B, C, H, W)` in nanomaggy."""
-        mask = measured[:, None].to(values.dtype)
-        x = self.from_latent(values.movedim(1, -1)).movedim(-1, 1) * mask
-        for block in self.decoder:
-            x = block(x, mask)
-        out = self.to_pixels(self.pixels_norm(x.movedim(1, -1))).movedim(-1, 1).unflatten(1, (len(self.bands), -1))
-        softening = self.softening[:, None, None]
-        pixels = F.pixel_shuffle(out[:, :, :-1].flatten(1, 2), self.patch)
-        error = out[:, :, -1].clamp(-7, 7).exp().repeat_interleave(self.patch, -1).repeat_interleave(self.patch, -2)
-        return pixels.clamp(-12, 12).sinh() * softening, error * softening
+    def _noise(self, bands: Sequence[str]) -> Tensor:
+        """Returns the softening of bands, `(C, 1, 1)` in nanomaggy."""
+        usual = [
+            self.softening[self.bands.index(b)] if b in self.bands else self.softening.new_tensor(expected_noise(b))
+            for b in bands
+        ]
+        return torch.stack(usual)[:, None, None]
 
-    def _pixels(self, measured: Tensor) -> Tensor:
-        return measured[:, None].repeat_interleave(self.patch, -1).repeat_interleave(self.patch, -2)
+    def _mask(self, measured: Tensor, octave: Octave) -> Tensor:
+        """Returns 1 for the patches of an octave that lie in a measured coarse one `(B, h, w)`, as `(B, 1, h', w')`."""
+        times = self.patch // octave.patch
+        return measured[:, None].repeat_interleave(times, 2).repeat_interleave(times, 3).to(self.softening.dtype)
 
-    def _position(self, image: Image, grid: Sequence[int]) -> Tensor:
-        """Returns the offset of each patch from the centre of the image in arcsec, `(B, h * w, 2)`."""
-        axes = [torch.arange(n, device=image.device) - (n - 1) / 2 for n in grid]
-        offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1) * self.patch
-        return offset * image.pixel_scale[:, None, None]
+    def _measured(self, ivar: Tensor) -> Tensor:
+        """Tells which of the coarsest patches have a measured pixel, `(B, h, w)`."""
+        return F.max_pool2d((ivar > 0).any(1, keepdim=True).to(ivar.dtype), self.patch)[:, 0] > 0
+
+    def _steps(
+        self,
+        flux: Tensor,
+        ivar: Tensor,
+        bands: Sequence[str],
+        scale: Tensor,
+        shift: Tensor | None = None,
+        complete: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> list[_Step]:
+        """Encodes pass by pass; unless `complete`, the last is not decoded. A generator drops some tokens of many."""
+        measured = self._measured(ivar)
+        steps, state = [], None
+        for octave in self.passes:
+            mask = self._mask(measured, octave)
+            state = self._start(bands, mask, octave) if state is None else state
+            kept = measured if not steps else self._pays(flux, ivar, state, octave)
+            if generator is not None and steps and (count := int(kept.sum())) > _MOST:
+                kept = kept & (torch.rand(kept.shape, generator=generator) < _MOST / count).to(kept.device)
+            latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
+            values, codes = self.quantizer(latent)
+            if complete or len(steps) < len(self.passes) - 1:
+                state = octave.decode(values, kept, state, mask, scale, bands, shift)
+            ids = torch.zeros_like(kept, dtype=torch.long)
+            ids[kept] = codes
+            steps.append(_Step(latent, ids, kept, state))
+        return steps
+
+    def _pays(self, flux: Tensor, ivar: Tensor, state: State, octave: Octave) -> Tensor:
+        """Tells for which patches a token is worth what it costs, `(B, h, w)`."""
+        residual = (flux - state.model.detach()).clamp(-1e18, 1e18)
+        excess = (residual.square() * ivar - 1) * (ivar > 0)
+        gain = F.avg_pool2d(excess.sum(1, keepdim=True), octave.patch)[:, 0] * octave.patch**2
+        return gain > self.worth * 2 * math.log(self.quantizer.size)
+
+    def _hide(self, ivar: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Hides each band with a chance of a half, of some of the objects."""
+        if generator is None or not self.hidden:
+            return ivar
+        draw = torch.rand(ivar.shape[0], ivar.shape[1] + 1, generator=generator).to(ivar.device)
+        shown = (draw[:, 1:] < 0.5) | (draw[:, :1] >= self.hidden)
+        left = ((ivar > 0).flatten(2).any(2) & shown).any(1, keepdim=True)  # or the object is shown as it is
+        return ivar * (shown | ~left)[:, :, None, None]
+
+
+def _guess(flux: Tensor, ivar: Tensor, model: Tensor, softening: Tensor) -> Tensor:
+    """Penalises wrong guesses of pixels that were hidden, by the compressed flux, so that no error need cover them."""
+    signal = flux.square() * ivar
+    weight = signal / (1 + signal)
+    miss = ((flux / softening).asinh() - (model / softening).asinh()).abs() * weight
+    return 0.1 * miss.sum() / (ivar > 0).sum().clamp(min=1)
