@@ -93,12 +93,20 @@ def test_more_noise_changes_little_where_much_is_known(generator, components, sc
 def test_probes_find_what_is_there_and_nothing_else(script):
     draws = np.random.default_rng(0)
     x = draws.standard_normal((200, 12))
-    groups = np.arange(200)
-    linear = script("measures").probe(x, x[:, 0] + 0.1 * x[:, 1], groups, 12)
-    assert max(linear.values()) > 0.98
-    curved = script("measures").probe(x[:, :2], x[:, 0] ** 2, groups, 2)
-    assert curved["kernel ridge"] > 0.8 > curved["ridge"] + 0.5
-    assert max(script("measures").probe(x, draws.standard_normal(200), groups, 12).values()) < 0.15
+    targets = {"linear": x[:, 0] + 0.1 * x[:, 1], "nothing": draws.standard_normal(200)}
+    found = script("measures").probe(x, targets, np.arange(200), (12,))
+    assert max(found["linear"].values()) > 0.98
+    assert max(found["nothing"].values()) < 0.15
+    curved = script("measures").probe(x[:, :2], {"curved": x[:, 0] ** 2}, np.arange(200), (2,))["curved"]
+    assert curved["PCA 2, kernel ridge"] > 0.8 > curved["PCA 2, ridge"] + 0.5
+
+
+def test_components_are_kept(components, tmp_path, generator, script):
+    components.save(tmp_path / "it.safetensors")
+    loaded = script("pca").Components.load(tmp_path / "it.safetensors")
+    seen, _ = spectra(3, generator)
+    assert torch.equal(loaded.round_trip(seen)[0], components.round_trip(seen)[0])
+    assert loaded.total == components.total
 
 
 def test_half_light_radius_of_a_gaussian(script):

@@ -14,9 +14,12 @@ __all__ = ["Components"]
 import math
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from aion.observations import Spectrum
@@ -54,6 +57,21 @@ class Components:
             filled = torch.where(known, filled, scores @ basis)
         self.basis, self.sigma, self.spectra = basis, scores.std(0).clamp(min=1e-6), len(filled)
         return self
+
+    def save(self, path: Path) -> None:
+        """Writes them to a safetensors file."""
+        tensors = {"mean": self.mean, "basis": self.basis.contiguous(), "sigma": self.sigma.contiguous()}
+        save_file(tensors, path, metadata={"bits": str(self.bits), "spectra": str(self.spectra)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Components":
+        """Reads what was written."""
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in ("mean", "basis", "sigma")}
+        new = cls(len(tensors["basis"]), int(facts["bits"]))
+        new.mean, new.basis, new.sigma, new.spectra = *tensors.values(), int(facts["spectra"])
+        return new
 
     def reduced(self, count: int, bits: int) -> "Components":
         """Returns the first of the components, with other bits."""

@@ -48,8 +48,10 @@ FITTED = 4000  # spectra to which the components are fitted
 
 
 @functools.cache
-def components(data: Path) -> Components:
-    """Fits principal components to the training data of the baseline; the same every time, so once."""
+def components(data: Path, kept: Path | None) -> Components:
+    """Fits principal components to the training data of the baseline, or takes those kept in a file."""
+    if kept is not None and kept.is_file():
+        return Components.load(kept)
     source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"binned": binned_reader, "miles": miles_reader(data)})
 
     def batches(first: int, count: int):
@@ -74,23 +76,43 @@ def components(data: Path) -> Components:
             parts.append((((part.flux - flux) / scale)[use].square().mean()).item())
         return float(np.mean(parts))
 
-    return min(choices, key=error)
+    best = min(choices, key=error)
+    if kept is not None:
+        best.save(kept)
+    return best
 
 
 def contenders(given: argparse.Namespace) -> list[Contender]:
-    out = [Contender(OURS, load(given.spectrum))]
-    if Path(given.baseline).is_dir():
+    """Returns those that are asked for."""
+    out = []
+    if OURS in given.contenders:
+        out.append(Contender(OURS, load(given.spectrum)))
+    if BASELINE in given.contenders and Path(given.baseline).is_dir():
         out.append(Contender(BASELINE, load(given.baseline, others=(FixedGrid,))))
-    else:
+    elif BASELINE in given.contenders:
         print(f"no {given.baseline}: measured without the fixed grid (train it by tokenizers/baseline.toml)")
-    return [*out, Contender(LINEAR, components(given.data))] if given.linear else out
+    if LINEAR in given.contenders:
+        out.append(Contender(LINEAR, components(given.data, given.components)))
+    return out
+
+
+def stored(given: argparse.Namespace, name: str) -> dict:
+    """Returns what is stored of a section, or nothing if it is to be measured anew."""
+    path = given.results / f"{name}.json"
+    return json.loads(path.read_text()) if given.update and path.is_file() else {}
+
+
+def merged(old: dict, new: dict) -> dict:
+    """Puts new values over old ones, branch by branch."""
+    both = {key: merged(old[key], new[key]) for key in old.keys() & new.keys() if isinstance(old[key], dict)}
+    return {**old, **new, **both}
 
 
 def spectra(given: argparse.Namespace) -> dict:
     """Measures what is kept of every set of spectra, by every contender that reads it."""
     sets = {"real": real(given.data), "simulated": simulated(given.objects)}
     clean = simulated(given.objects, noise=False)
-    out: dict = {"rows": {}, "codes": {}}
+    out: dict = {"rows": stored(given, "spectra").get("rows", {}), "codes": {}}
     for contender in contenders(given):
         for kind, spectra_of in sets.items():
             for name, spectrum in spectra_of.items():
@@ -129,7 +151,9 @@ def probes(given: argparse.Namespace) -> dict:
     inner = torch.arange(spectrum.flux.shape[1])
     inner = (inner >= 40) & (inner < len(inner) - 40)
     spectrum = Spectrum(spectrum.flux, spectrum.ivar * inner, spectrum.wavelength)
-    features = {"flux": spectrum.flux / spectrum.flux.median(1, keepdim=True).values}
+    features = {}
+    if LINEAR in given.contenders:
+        features["flux"] = spectrum.flux / spectrum.flux.median(1, keepdim=True).values
     for contender in contenders(given):
         vectors, valid = contender.embed(spectrum)
         features[contender.name] = (vectors * valid[..., None]).flatten(1)
@@ -137,12 +161,8 @@ def probes(given: argparse.Namespace) -> dict:
     groups = np.unique([name.rstrip("ABC") for name in np.array(stars.name)[good]], return_inverse=True)[1]
     out: dict = {"n": int(good.sum()), "rows": {}}
     for name, matrix in features.items():
-        for label, target in targets.items():
-            for count in (40, 150):
-                score = probe(matrix.numpy().astype(np.float64), target, groups, count)
-                for model, value in score.items():
-                    out["rows"].setdefault(name, {}).setdefault(label, {})[f"PCA {count}, {model}"] = value
-            print(name, label, out["rows"][name][label], flush=True)
+        out["rows"][name] = probe(matrix.numpy().astype(np.float64), targets, groups)
+        print(name, out["rows"][name], flush=True)
     return out
 
 
@@ -251,9 +271,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--bundle", default="aion-nano", help="model whose scalars are measured")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
     parser.add_argument("--hsc", type=Path, help="hsc_cosmos.npz of scarlet, for real images")
+    parser.add_argument("--components", type=Path, help="file that keeps the fitted principal components")
     parser.add_argument("--objects", type=int, default=128, help="simulated objects of each kind")
     parser.add_argument("--twins", type=int, default=1000, help="objects seen by both surveys")
-    parser.add_argument("--no-linear", dest="linear", action="store_false", help="without principal components")
+    parser.add_argument("--contenders", nargs="+", default=[OURS, BASELINE, LINEAR], help="what is measured")
+    parser.add_argument("--update", action="store_true", help="keep the stored results of the other contenders")
     parser.add_argument("--results", type=Path, default=FOLDER / "results", help="folder for what is measured")
     parser.add_argument("--only", nargs="+", default=LAST_TOO, help="sections; `write` is the README")
     given = parser.parse_args(arguments)
@@ -263,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     given.results.mkdir(parents=True, exist_ok=True)
     for name in given.only:
         if name in SECTIONS:
-            result = {**SECTIONS[name](given), "facts": facts(given)}
+            result = merged(stored(given, name), {**SECTIONS[name](given), "facts": facts(given)})
             (given.results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(name, json.dumps(result["rows"], indent=1), flush=True)
     if "figures" in given.only:
