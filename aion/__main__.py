@@ -229,28 +229,34 @@ def _train(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from aion.bundle import locate, read_config
     from aion.model import AION
+    from aion.official import is_published
 
     folder = locate(arguments.model, None)
-    model, config = AION.from_pretrained(folder, device="cpu"), read_config(folder)
+    model = AION.from_pretrained(arguments.model, device="cpu")
+    config = {} if is_published(folder) else read_config(folder)
+    version = "that of the published AION-1"
+    if config:
+        version = f"{config['format']}, written by aion {config.get('aion_version', 'unknown')}"
+    weights = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    hashes = config.get("sha256") or dict.fromkeys(weights, "")
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.parts.items()}
     fixed = sum(not number for number in count.values())
-    transformer = {k: v for k, v in config["transformer"].items() if k != "sizes"}
+    transformer = {k: v for k, v in model.transformer.config.items() if k != "sizes"}
     _table("model", [
-        ("name", config.get("provenance", {}).get("name", folder.name)),
+        ("name", model.provenance.get("name", folder.name)),
         ("folder", folder),
-        ("format", f"{config['format']}, written by aion {config.get('aion_version', 'unknown')}"),
-        ("hash", config["model_sha256"]),
+        ("format", version),
+        ("hash", config.get("model_sha256", "none: save_pretrained makes a bundle, which has one")),
         ("embedding", f"{model.dim} numbers"),
         ("vocabulary", f"{len(model.vocabulary):,} ids"),
     ])  # fmt: skip
-    _table("reads", [(n, config["modalities"][n], model.tokenizer(n).describe()) for n in model.modalities])
+    _table("reads", [(n, model.modalities[n], model.tokenizer(n).describe()) for n in model.modalities])
     _table("parameters", [
         ("transformer", f"{sum(p.numel() for p in model.transformer.parameters()):,}", _inline(transformer)),
         *((f"tokenizer {name}", f"{number:,}") for name, number in count.items() if number),
         *([(f"{fixed} other tokenizers", "0", "bins fitted to the training data")] if fixed else []),
     ])  # fmt: skip
-    sizes = {key: f"{(folder / key).stat().st_size:,} bytes" for key in config["sha256"]}
-    _table("files", [(key, sizes[key], digest) for key, digest in config["sha256"].items()])
+    _table("files", [(key, f"{(folder / key).stat().st_size:,} bytes", digest) for key, digest in hashes.items()])
     _table("provenance", list(_lines(model.provenance)) or [("not stated",)])
 
 

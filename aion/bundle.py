@@ -63,15 +63,20 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
     """Finds the folder of a bundle: shipped, local, or a snapshot of the Hub (its cache, when there is no network).
 
     Of a repository of the Hub only what matches the patterns `files` is fetched.
+
+    Raises:
+        FileNotFoundError: if it is nowhere, or has no such revision.
     """
     bundled = {path.name for path in BUNDLED.iterdir() if path.is_dir()} if BUNDLED.is_dir() else set()
     if str(name) in bundled:
         return BUNDLED / str(name)
     if Path(name).is_dir():
-        return _snapshot(Path(name), revision or "main")
-    if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        return _snapshot(Path(name), revision)
+    local = isinstance(name, Path) or Path(name).is_file() or str(name).startswith((".", "/", "~"))
+    if local or str(name).count("/") != 1:
         msg = (
-            f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name"
+            f"no bundle {str(name)!r}: not a folder, not shipped ({near_miss(name, bundled)}), not a Hub id owner/name "
+            "such as polymathic-ai/aion-base"
         )
         raise FileNotFoundError(msg)
     from huggingface_hub import snapshot_download
@@ -83,12 +88,16 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
         raise FileNotFoundError(msg) from error
 
 
-def _snapshot(folder: Path, revision: str) -> Path:
+def _snapshot(folder: Path, revision: str | None) -> Path:
     """Returns the folder itself, or what a folder of the Hub's cache holds of a revision."""
-    reference = folder / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if re.fullmatch("[0-9a-f]{40}", commit) and snapshot.is_dir() else folder
+    reference = folder / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision or ""
+    if re.fullmatch("[0-9a-f]{40}", commit) and (folder / "snapshots" / commit).is_dir():
+        return folder / "snapshots" / commit
+    if revision is not None:
+        msg = f"{folder} holds no revision {revision!r}: only a folder of the Hub's cache holds any"
+        raise FileNotFoundError(msg)
+    return folder
 
 
 def read_config(folder: Path) -> dict:
@@ -126,7 +135,12 @@ def read_config(folder: Path) -> dict:
 
 
 def load_tensors(folder: Path, key: str, hashes: Mapping[str, str]) -> dict[str, Tensor]:
-    """Maps the tensors of one weight file, after checking its hash."""
+    """Maps the tensors of one weight file, after checking its hash.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it was altered or is no safetensors file.
+    """
     path = folder / key
     if not path.exists():
         msg = f"{path} is missing from the bundle"
@@ -143,7 +157,12 @@ def load_tensors(folder: Path, key: str, hashes: Mapping[str, str]) -> dict[str,
 
 
 def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
-    """Loads one weight file into a module on the meta device, strictly, after checking its hash."""
+    """Loads one weight file into a module on the meta device, strictly, after checking its hash.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it was altered, is no safetensors file or does not fit the module.
+    """
     tensors = load_tensors(folder, key, hashes)
     try:
         module.load_state_dict(tensors, strict=True, assign=True)

@@ -22,6 +22,7 @@ __all__ = ["SCHEMES", "check", "codes", "draw", "ensemble", "generate", "nothing
 import math
 
 from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 
 import torch
 
@@ -136,9 +137,13 @@ def generate(
         Ids `(B, E, M)` in `[0, size)`; 0 where the query is not valid.
 
     Raises:
+        TypeError: for options that are no numbers, or a seed in place of a generator.
         ValueError: for options out of range, or a query of several modalities.
     """
     check(members, scheme, steps, temperature, top_k, top_p, guidance)
+    if not isinstance(generator, torch.Generator | None):
+        msg = f"generate: generator must be a torch.Generator, given {generator!r}: torch.Generator().manual_seed(...)"
+        raise TypeError(msg)
     if len(names := query.modality[query.valid].unique()) > 1:
         msg = f"generate: wanted a query of one modality, given {len(names)}"
         raise ValueError(msg)
@@ -187,15 +192,21 @@ def check(
     """Refuses options of `generate` that mean nothing.
 
     Raises:
+        TypeError: for one that should be a number and is none.
         ValueError: for one that is out of range.
     """
     if scheme not in SCHEMES:
         msg = f"generate: unknown scheme {scheme!r}; {near_miss(scheme, SCHEMES)}"
         raise ValueError(msg)
     for key, value in (("members", members), ("steps", steps), ("top_k", 1 if top_k is None else top_k)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             msg = f"generate: {key} must be a whole number of at least 1, given {value!r}"
             raise ValueError(msg)
+    numbers = {"temperature": temperature, "top_p": 1.0 if top_p is None else top_p, "guidance": guidance}
+    for key, value in numbers.items():
+        if not isinstance(value, Real):
+            msg = f"generate: {key} must be a number, given {value!r}"
+            raise TypeError(msg)
     for key, value, good in (
         ("temperature", temperature, 0 <= temperature < math.inf),
         ("top_p", top_p, top_p is None or 0 < top_p <= 1),

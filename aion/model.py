@@ -8,25 +8,14 @@ __all__ = ["AION"]
 import tempfile
 
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 
 import torch
 
 from torch import Tensor, nn
 
-from aion import official
-from aion.bundle import (
-    FORMAT,
-    UNUSED,
-    load_tensors,
-    load_weights,
-    locate,
-    may_be_replaced,
-    read_config,
-    upload,
-    whole,
-    write,
-)
+from aion import bundle, official
 from aion.device import fast_dtype, usable
 from aion.generation import check, codes, ensemble, nothing, places
 from aion.observations import Observation, near_miss
@@ -92,6 +81,9 @@ class AION(nn.Module):
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Returns the tokenizer of a modality; an unknown name is a `ValueError` with the near misses."""
+        if not isinstance(name, str):
+            msg = f"wanted the name of one modality, such as {next(iter(self.modalities))!r}, given {name!r}"
+            raise TypeError(msg)
         if name not in self.modalities:
             msg = f"this model knows no modality {name!r}; {near_miss(name, self.modalities)}"
             raise ValueError(msg)
@@ -100,7 +92,7 @@ class AION(nn.Module):
     # ---- use
 
     def encode_tokens(self, observations: Mapping[str, Observation]) -> dict[str, Tokens]:
-        """Tokenizes each modality by itself, checking names, kinds and batch sizes."""
+        """Tokenizes each modality by itself, checking names and kinds as `tokenize` does."""
         _check_mapping(observations)
         if not observations:
             msg = f"wanted observations of at least one of {', '.join(self.modalities)}; given none"
@@ -113,6 +105,7 @@ class AION(nn.Module):
             try:
                 # In float32 under any autocast: half precision in front of the quantiser changes 1 token in 150.
                 with torch.autocast(self.device.type, enabled=False):
+                    tokenizer.check_name(name, observation)
                     tokens[name] = tokenizer.encode(observation)
             except (TypeError, ValueError) as error:
                 msg = f"{name}: {error}"
@@ -192,7 +185,7 @@ class AION(nn.Module):
             raise ValueError(msg)
         others = {key: value for key, value in observations.items() if key != name}
         pieces = []
-        for sequence in self._batches(others, batch_size) if observations else [nothing(1, self.device)]:
+        for sequence in self._batches(others, batch_size) if observations else self._nothing(1, batch_size):
             query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
             pieces.append(self._ask(sequence, query, name)[:, 0].double().softmax(dim=-1))
         return tokenizer.posterior(torch.cat(pieces))
@@ -208,8 +201,8 @@ class AION(nn.Module):
         """Decodes the tokens of a modality on the grid of `like`.
 
         If `name` is among the observations its own tokens are decoded: what the tokenizer keeps of it. Otherwise the
-        transformer predicts them, the most probable id for each token that `like` would have, in one pass. Of `like`
-        only the grid and what is measured (ivar > 0) is looked at, not the values.
+        transformer predicts them, from `{}` too, in one pass: the most probable id for each token that `like` would
+        have. Of `like` only the grid and what is measured (ivar > 0) is looked at, not the values.
 
         Raises:
             TypeError: if `like` is of another kind than `name`, or for what `tokenize` refuses.
@@ -228,13 +221,11 @@ class AION(nn.Module):
             msg = f"reconstruct: {name!r} is not observed: give like=, an observation on the grid wanted"
             raise ValueError(msg)
         self._asked(name)
-        place = self.encode_tokens({name: like})[name]
-        if not place.valid.any():
-            msg = f"reconstruct: like= has nothing measured: set its ivar above 0 where {name!r} is wanted"
-            raise ValueError(msg)
+        place = self._place(name, like)
+        sequences = self._batches(observations, batch_size) if observations else self._nothing(len(like), batch_size)
         ids, start = torch.zeros_like(place.ids), 0
         possible = tokenizer.possible(place.position[:1])
-        for sequence in self._batches(observations, batch_size):
+        for sequence in sequences:
             rows = slice(start, start := start + len(sequence))
             logits = self._ask(sequence, self._query(name, place.position[rows], place.valid[rows]), name)
             ids[rows] = (logits if possible is None else logits.masked_fill(~possible, -torch.inf)).argmax(dim=-1)
@@ -294,11 +285,13 @@ class AION(nn.Module):
         objects = max(batch_size // members, 1)
         if observations:
             others = {key: value for key, value in observations.items() if key != name}
-            sequences, count = self._batches(others, objects), len(next(iter(observations.values())))
+            first = next(iter(others.values()), None)
+            count = len(first) if isinstance(first, Observation) else 0  # of which tokenize says what is wrong
+            sequences = self._batches(others, objects)
         else:
             count = 1 if like is None else len(like)
-            sequences = (nothing(min(objects, count - i), self.device) for i in range(0, count, objects))
-        place = places(tokenizer, count) if like is None else self.encode_tokens({name: like})[name]
+            sequences = self._nothing(count, objects)
+        place = places(tokenizer, count) if like is None else self._place(name, like)
         query = self._query(name, place.position, place.valid)
         return ensemble(self.transformer, tokenizer, sequences, query, like, members, generator=generator, **options)
 
@@ -329,6 +322,19 @@ class AION(nn.Module):
                 msg = f"in the batch that starts at object {start}: {error}"
                 raise ValueError(msg) from error
 
+    def _nothing(self, count: int, batch_size: int) -> Iterator[TokenSequence]:
+        _check_batch_size(batch_size)
+        for start in range(0, count, batch_size):
+            yield nothing(min(batch_size, count - start), self.device)
+
+    def _place(self, name: str, like: Observation) -> Tokens:
+        """Returns the tokens that a modality would have on the grid of `like`; their ids mean nothing."""
+        place = self.encode_tokens({name: like})[name]
+        if not place.valid.any():
+            msg = f"like= has nothing measured: set its ivar above 0 where {name!r} is wanted"
+            raise ValueError(msg)
+        return place
+
     def _query(self, name: str, position: Tensor, valid: Tensor) -> TokenSequence:
         modality = torch.full(valid.shape, self.vocabulary.index(name))
         ids = torch.full_like(modality, self.vocabulary.ranges[name][0])
@@ -348,17 +354,17 @@ class AION(nn.Module):
             OSError: if it cannot be written; what was there before is kept.
         """
         folder = Path(folder).resolve()
-        if folder.exists() and not (folder.is_dir() and may_be_replaced(folder)):
+        if folder.exists() and not (folder.is_dir() and bundle.may_be_replaced(folder)):
             msg = f"{folder} exists and is no bundle, or holds other files too: choose another folder"
             raise FileExistsError(msg)
-        with whole(folder) as new:
+        with bundle.whole(folder) as new:
             return self._write(new)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the bundle to the Hugging Face Hub and returns the address of the commit."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "bundle")
-            return upload(Path(folder) / "bundle", repo_id, private, token)
+            return bundle.upload(Path(folder) / "bundle", repo_id, private, token)
 
     @classmethod
     def from_pretrained(
@@ -398,7 +404,7 @@ class AION(nn.Module):
             msg = f"from_pretrained: dtype must be a type such as torch.float32, or 'auto', given {dtype!r}"
             raise ValueError(msg)
         device = usable(device)
-        folder = locate(name, revision)
+        folder = bundle.locate(name, revision)
         if official.is_published(folder):
             *parts, unused = official.load(folder, parity, padding, codecs, fetch=not Path(name).is_dir())
             facts = {"name": Path(name).name, "made by": "the authors of AION-1", "parity": parity}
@@ -407,13 +413,13 @@ class AION(nn.Module):
             msg = f"parity=, padding= and codecs= are for published checkpoints, and {folder} is none"
             raise ValueError(msg)
         else:
-            config = read_config(folder)
+            config = bundle.read_config(folder)
             with torch.device("meta"):
                 model, known = cls._empty(config), config["model_sha256"]
             for key, module in model._modules_by_file().items():
-                load_weights(module, folder, key, config["sha256"])
-            if UNUSED in config["sha256"]:
-                model.unused = load_tensors(folder, UNUSED, config["sha256"])
+                bundle.load_weights(module, folder, key, config["sha256"])
+            if bundle.UNUSED in config["sha256"]:
+                model.unused = bundle.load_tensors(folder, bundle.UNUSED, config["sha256"])
         stored, dtype = model.transformer.mask_token.dtype, fast_dtype(device) if dtype == "auto" else dtype
         model.transformer.to(dtype=dtype)
         model.to(device).eval()
@@ -441,7 +447,7 @@ class AION(nn.Module):
 
     def _config(self) -> dict:
         return {
-            "format": FORMAT,
+            "format": bundle.FORMAT,
             "modalities": self.modalities,
             "tokenizers": {name: part.config for name, part in self.parts.items()},
             "transformer": self.transformer.config,
@@ -465,9 +471,9 @@ class AION(nn.Module):
         if self._unchanged:
             own = files["transformer.safetensors"]
             files["transformer.safetensors"] = {key: value.to(self._loaded[1]) for key, value in own.items()}
-        files |= {UNUSED: self.unused} if self.unused else {}
+        files |= {bundle.UNUSED: self.unused} if self.unused else {}
         rows = {name: self.tokenizer(name).describe() for name in self.modalities}
-        return write(folder, files, self._config(), self.provenance, rows)
+        return bundle.write(folder, files, self._config(), self.provenance, rows)
 
 
 def _check_mapping(observations: object) -> None:
@@ -477,8 +483,8 @@ def _check_mapping(observations: object) -> None:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        msg = f"batch_size must be at least 1, given {batch_size}"
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        msg = f"batch_size must be a whole number of at least 1, given {batch_size!r}"
         raise ValueError(msg)
 
 

@@ -8,7 +8,7 @@ One rule replaces every mask: **ivar == 0 means "not measured"**. Bad pixels, Na
 are that one case; the flux stored there is 0 and influences nothing. A scalar that was not measured is NaN.
 """
 
-__all__ = ["BANDS", "Image", "Observation", "PIXEL_SCALES", "Scalar", "Spectrum", "near_miss", "rows"]
+__all__ = ["BANDS", "BAND_ALIASES", "Image", "Observation", "PIXEL_SCALES", "Scalar", "Spectrum", "near_miss", "rows"]
 
 import difflib
 
@@ -56,6 +56,12 @@ BANDS: dict[str, float] = {
     "wise-w2": 46293.0,
     "wise-w3": 123335.0,
     "wise-w4": 222533.0,
+}
+
+# Names of bands in the published AION-1 package, accepted wherever a band is named.
+BAND_ALIASES: dict[str, str] = {
+    **{f"HSC-{band.upper()}": f"hsc-{band}" for band in "grizy"},
+    **{f"DES-{band.upper()}": f"decam-{band}" for band in "griz"},
 }
 
 # Arcsec per pixel of the images that each survey publishes.
@@ -308,10 +314,10 @@ class Image(Observation):
 
     @staticmethod
     def _check_bands(bands: Sequence[str], channels: int) -> tuple[str, ...]:
-        if isinstance(bands, str):
-            msg = f"Image: bands must be a sequence of names, given the string {bands!r}"
+        if isinstance(bands, str) or not isinstance(bands, Iterable):
+            msg = f"Image: bands must be a sequence of names, given {'the string ' * isinstance(bands, str)}{bands!r}"
             raise TypeError(msg)
-        bands = tuple(bands)
+        bands = tuple(BAND_ALIASES.get(band, band) for band in bands)
         for band in bands:
             if band not in BANDS:
                 msg = f"Image: unknown band {band!r}; {near_miss(band, BANDS)}"

@@ -146,6 +146,9 @@ class Transformer(nn.Module):
         Arguments:
             sequence: tokens of a batch of objects, each with at least one valid token.
             layer: `"context"` for what the decoder attends to, `"encoder"` for the normalised output of the encoder.
+
+        Raises:
+            ValueError: for another layer.
         """
         if layer not in {"context", "encoder"}:
             msg = f"encode: layer must be 'context' or 'encoder', given {layer!r}"
@@ -191,6 +194,9 @@ class Transformer(nn.Module):
         Arguments:
             batch: visible tokens and targets, as a masking returns them.
             generator: not used; the draws were the masking's.
+
+        Raises:
+            ValueError: for a batch without any target.
         """
         visible, target = batch
         hidden = self.decode(self.encode(visible), visible.valid, target)

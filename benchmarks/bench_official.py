@@ -5,7 +5,8 @@
 
 Both packages have the import name `aion` and cannot share an environment: a second one is made under `--work`, or
 `--python` names the interpreter of one that is there. Weights are random in the configurations of the released models,
-so that nothing is downloaded but packages. Every measurement is a process of its own; times are medians of `--runs`.
+so that nothing is downloaded but packages. Every measurement is a process of its own; both packages take turns, and
+times and ratios are medians over them.
 """
 
 import argparse
@@ -32,6 +33,7 @@ SHAPES = {  # width, heads, blocks; the largest with fewer blocks than released
     "tiny": (32, 2, 2),
 }
 BATCH, TOKENS, MATRIX = 8, 576, 2048
+SIDES, KINDS = ("theirs", "ours"), ("float32", "bfloat16")
 
 
 # ---- tasks of this package, each in a process of its own
@@ -107,8 +109,8 @@ def load_order(ids):
 
 def observation(name, data):
     from aion import Catalog, Field, Image, Scalar, Spectrum
+    from aion.observations import BAND_ALIASES
     from aion.official.image import HSC_ZERO_POINT
-    from aion.official.names import BAND_ALIASES
 
     part = {key.partition(".")[2]: value for key, value in data.items() if key.startswith(f"{name}.")}
     if name.endswith("_image"):
@@ -325,63 +327,88 @@ def parity(theirs, work, sizes):
         print(f"| tokens of {name} | {100 * share:.3f} % the same |")
 
 
-def speed(theirs, work, size, runs, threads):
+def turns(theirs, task, rounds, **arguments):
+    """Runs a task of both packages in turn, so that a machine whose speed drifts is fair to both.
+
+    Arguments name each variant of ours, such as `{"float32": {...}}`; theirs is a pair of a name and arguments. Returns
+    the results of each by name, in order, and checks nothing.
+    """
+    found = {name: [] for name in arguments}
+    for _ in range(rounds):
+        for name, (side, options) in arguments.items():
+            python, script = (theirs, WORKER) if side == "theirs" else (sys.executable, HERE)
+            found[name].append(run(python, script, task, **options))
+    return found
+
+
+def middle(values):
+    return sorted(values)[len(values) // 2]
+
+
+def ratio(found, one, other):
+    """Returns the median over rounds of how many times as long one took as the other in the same round."""
+    return middle([a["seconds"] / b["seconds"] for a, b in zip(found[one], found[other], strict=True)])
+
+
+def seconds(found, name):
+    return middle([result["seconds"] for result in found[name]])
+
+
+def speed(theirs, work, size, rounds, runs, threads):
     """Compares times."""
     folder = work / size
-    print(f"\n## Speed, {threads} threads, batch {BATCH}, medians of {runs}")
+    print(f"\n## Speed, {threads} threads, batch {BATCH}, medians of {rounds} turns of {runs} runs each")
     header("embedding of images, 576 tokens", "published", "here", "ratio", "tokens/s", "peak memory")
     options = {"folder": folder, "batch": BATCH, "tokens": TOKENS, "runs": runs, "threads": threads}
-    found = {}
-    for kind in ("float32", "bfloat16"):
-        for side, python, script in (("theirs", theirs, WORKER), ("ours", sys.executable, HERE)):
-            out = work / f"{side}.{kind}.safetensors"
-            found[side, kind] = run(python, script, "embed", **options, dtype=kind, out=out)
+    outs = {(side, kind): work / f"{side}.{kind}.safetensors" for side in SIDES for kind in KINDS}
+    found = turns(theirs, "embed", rounds, **{
+        f"{side} {kind}": (side, {**options, "dtype": kind, "out": outs[side, kind]}) for side, kind in outs
+    })  # fmt: skip
     for one, other in (("float32", "float32"), ("bfloat16", "bfloat16"), ("float32", "bfloat16")):
-        a, b = found["theirs", one], found["ours", other]
-        ratio = a["seconds"] / b["seconds"]
-        peaks = " and ".join(f"{part['peak'] / 2**30:.1f}" for part in (a, b))
-        print(f"| {one}, here {other} | {a['seconds']:.2f} s | {b['seconds']:.2f} s | {ratio:.2f} ", end="")
-        print(f"| {b['tokens_per_second']:,.0f} | {peaks} GiB |")
-    for kind in ("float32", "bfloat16"):
-        b = found["ours", kind]
-        print(f"\n{kind}: {b['rate'] / 1e9:,.0f} GFLOP/s, {100 * b['share']:.0f} % of the rate of matrix products.")
-    base = load_file(work / "ours.float32.safetensors")["embedding"]
+        a, b = f"theirs {one}", f"ours {other}"
+        peaks = " and ".join(f"{max(r['peak'] for r in found[name]) / 2**30:.1f}" for name in (a, b))
+        print(f"| {one}, here {other} | {seconds(found, a):.2f} s | {seconds(found, b):.2f} s ", end="")
+        print(f"| {ratio(found, a, b):.2f} | {BATCH * TOKENS / seconds(found, b):,.0f} | {peaks} GiB |")
+    for kind in KINDS:
+        rate, share = (middle([result[key] for result in found[f"ours {kind}"]]) for key in ("rate", "share"))
+        print(f"\n{kind}: {rate / 1e9:,.0f} GFLOP/s, {100 * share:.0f} % of the rate of matrix products.")
+    base = load_file(outs["ours", "float32"])["embedding"]
     for side, kind in (("theirs", "float32"), ("ours", "bfloat16")):
-        other = load_file(work / f"{side}.{kind}.safetensors")["embedding"]
+        other = load_file(outs[side, kind])["embedding"]
         print(f"Embeddings, {side} in {kind}: {((other - base).norm() / base.norm()).item():.1e} relative L2.")
-    tokenizers(theirs, work, folder, runs, threads)
-    loading(theirs, folder, runs, threads)
+    tokenizers(theirs, work, folder, rounds, runs, threads)
+    loading(theirs, folder, rounds, threads)
 
 
-def tokenizers(theirs, work, folder, runs, threads):
+def tokenizers(theirs, work, folder, rounds, runs, threads):
     header("tokenization", "published, float32", "float32", "ratio", "bfloat16", "ratio", "the same tokens")
     for name in ("legacysurvey_image", "hsc_image", "desi_spectrum"):
         options = {"folder": folder, "inputs": work / "observations.safetensors", "name": name, "runs": runs}
         options |= {"threads": threads}
-        a = run(theirs, WORKER, "tokenize", **options, dtype="float32", out="")
-        times, ids = [], []
-        for kind in ("float32", "bfloat16"):
-            out = work / f"{name}.{kind}.safetensors"
-            times.append(run(sys.executable, HERE, "tokenize", **options, dtype=kind, out=out)["seconds"])
-            ids.append(load_file(out)["ids"])
-        same = (ids[0] == ids[1]).double().mean().item()
-        print(
-            f"| {name} | {a['seconds']:.2f} s | {times[0]:.2f} s | {a['seconds'] / times[0]:.2f} | {times[1]:.2f} s | "
-            f"{a['seconds'] / times[1]:.2f} | {100 * same:.2f} % |"
-        )
+        outs = {kind: work / f"{name}.{kind}.safetensors" for kind in KINDS}
+        found = turns(
+            theirs, "tokenize", rounds,
+            theirs=("theirs", {**options, "dtype": "float32", "out": ""}),
+            **{kind: ("ours", {**options, "dtype": kind, "out": out}) for kind, out in outs.items()},
+        )  # fmt: skip
+        one, other = (load_file(out)["ids"] for out in outs.values())
+        columns = [f"{seconds(found, 'theirs'):.2f} s"]
+        for kind in KINDS:
+            columns += [f"{seconds(found, kind):.2f} s", f"{ratio(found, 'theirs', kind):.2f}"]
+        print(f"| {name} | {' | '.join(columns)} | {100 * (one == other).double().mean().item():.2f} % |")
 
 
-def loading(theirs, folder, runs, threads):
+def loading(theirs, folder, rounds, threads):
     options = {"folder": folder, "threads": threads}
-    a = [run(theirs, WORKER, "load", **options) for _ in range(runs)]
-    b = [run(sys.executable, HERE, "load", **options) for _ in range(runs)]
+    found = turns(theirs, "load", rounds, **{side: (side, options) for side in SIDES})
     header("loading", "published", "here", "ratio")
     for key, title in (("seconds", "until it returns"), ("touched", "until every weight was read once")):
-        one, other = (sorted(r[key] for r in part)[runs // 2] for part in (a, b))
+        one, other = (middle([result[key] for result in found[side]]) for side in SIDES)
         print(f"| {title} | {one:.2f} s | {other:.2f} s | {one / other:.1f} |")
-    one, other = (max(r["memory"] for r in part) for part in (a, b))
+    one, other = (max(result["memory"] for result in found[side]) for side in SIDES)
     print(f"| peak memory over the size of the weights | {one:.2f} | {other:.2f} | |")
-    print(f"| import beyond `import torch` | {imports(theirs, runs):.2f} s | {imports(sys.executable, runs):.2f} s | |")
+    one, other = imports(theirs, rounds), imports(sys.executable, rounds)
+    print(f"| import beyond `import torch` | {one:.2f} s | {other:.2f} s | |")
 
 
 def imports(python, runs):
@@ -400,7 +427,9 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder for the environment, weights and results")
     parser.add_argument("--python", type=Path, help="interpreter of an environment that has the published package")
     parser.add_argument("--sizes", nargs="+", default=["base", "large", "xlarge"], choices=sorted(SHAPES))
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of both packages")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs in each turn, after one more")
+    parser.add_argument("--no-parity", action="store_true", help="compare times only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tiny", action="store_true", help="small widths: to try the script")
     arguments = parser.parse_args()
@@ -420,8 +449,9 @@ def main():
             (work / size).mkdir(exist_ok=True)
             run(theirs, WORKER, "make", folder=work / size, config=config(size), inputs=inputs, **options)
             (work / size / "ready").touch()
-    parity(theirs, work, sizes)
-    speed(theirs, work, sizes[0], arguments.runs, arguments.threads)
+    if not arguments.no_parity:
+        parity(theirs, work, sizes)
+    speed(theirs, work, sizes[0], arguments.rounds, arguments.runs, arguments.threads)
     if torch.cuda.is_available():
         found = run(sys.executable, HERE, "cuda", folder=work / sizes[0], batch=256, tokens=TOKENS, runs=5, out="")
         print(f"\nCUDA, bfloat16, batch 256: {found['tokens_per_second']:,.0f} tokens/s, {100 * found['share']:.0f} %")

@@ -44,7 +44,7 @@ def redraw(module, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if parameter.ndim < 2:
+            if parameter.ndim < 2 or "grn" in name:
                 parameter.normal_(std=0.1, generator=generator)
                 parameter.add_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
             elif "emb" in name or (parameter.ndim == 3 and parameter.shape[0] == 1):
@@ -55,16 +55,20 @@ def redraw(module, seed=0):
 
 
 def centre(layer, run, scale):
-    """Makes the outputs of the last layer before the quantiser vary about 0."""
+    """Makes the outputs of the last layer before the quantiser vary about 0.
+
+    By medians: places beyond the data have values far from all others, beside which the rest would hardly vary.
+    """
     seen = []
     hook = layer.register_forward_hook(lambda _module, _given, output: seen.append(output))
     run()
     hook.remove()
     with torch.no_grad():
         value = seen[0].movedim(1, -1).flatten(0, -2)
-        factor = scale / value.std(0)
+        middle = value.median(0).values
+        factor = scale / (1.4826 * (value - middle).abs().median(0).values)
         layer.weight.mul_(factor.reshape(-1, *[1] * (layer.weight.ndim - 1)))
-        layer.bias.sub_(value.mean(0)).mul_(factor)
+        layer.bias.sub_(middle).mul_(factor)
 
 
 def make(folder, config, tokenizers, tiny=False, inputs=None):

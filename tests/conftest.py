@@ -1,7 +1,8 @@
-"""What all tests share: the checkout, seeded weights, and no network."""
+"""What all tests share: the checkout, seeded weights, no network, small models and what they read."""
 
 import importlib.util
 import os
+import shutil
 import socket
 import sys
 
@@ -139,3 +140,50 @@ def tiny_model(tokenizers):
     }
     shape = {"dim": 32, "heads": 4, "encoder_depth": 2, "decoder_depth": 2}
     return AION(tokenizers, modalities, shape, provenance={"data": "none: untrained"}).eval()
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory) -> Path:
+    """Makes a small published checkpoint of all 40 modalities, with tokenizers."""
+    from aion.official.catalog import OfficialCatalogTokenizer
+    from aion.official.codecs import write_codecs
+
+    path = Path(__file__).with_name("make_official_model_fixtures.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    folder = make.build(tmp_path_factory.mktemp("hub") / "aion-base")
+    shutil.copytree(make.FIXTURES / "tiny" / "codecs", folder / "codecs")
+    catalog = OfficialCatalogTokenizer()
+    for name in ("SHAPE_E1", "SHAPE_E2", "SHAPE_R"):
+        catalog.quantizer.quantizers[name].index_to_val.copy_(torch.linspace(-1, 4, 1024))
+    write_codecs({"legacysurvey_catalog": catalog}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published_model(repository):
+    """Loads the small published checkpoint."""
+    from aion import AION
+
+    return AION.from_pretrained(repository, device="cpu")
+
+
+@pytest.fixture
+def published_observations(generator) -> dict:
+    """Makes two objects seen in six modalities that published checkpoints read."""
+    from aion import Catalog, Image, Scalar, Spectrum
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(2, *shape, generator=generator)
+
+    return {
+        "desi_spectrum": Spectrum(3 + draw(900), torch.ones(2, 900), torch.linspace(3490, 10480, 900)),
+        "gaia_bp_coefficients": Scalar(0.3 * draw(55)),
+        "legacysurvey_catalog": Catalog(*draw(2, 3).unbind(1), *draw(3, 3).abs().unbind(1)),
+        "legacysurvey_image": Image(
+            draw(4, 96, 96), torch.ones(2, 4, 96, 96), ("decam-g", "decam-r", "decam-i", "decam-z")
+        ),
+        "redshift": Scalar([0.2, 0.5]),
+        "ra": Scalar([0.1, 0.2]),
+    }

@@ -294,7 +294,7 @@ def test_ids_without_a_meaning_are_never_drawn(small):
         ({"temperature": -1.0}, "temperature is out of range, given -1.0"),
         ({"temperature": math.nan}, "temperature is out of range, given nan"),
         ({"guidance": math.inf}, "guidance is out of range, given inf"),
-        ({"batch_size": 0}, "batch_size must be at least 1, given 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, given 0"),
     ],
 )
 def test_bad_options_are_refused(tiny_model, observations, options, message):

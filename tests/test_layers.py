@@ -54,6 +54,7 @@ PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # Tests of what is not one module, and scripts that make what tests compare with.
 WITHOUT_MODULE = {"test_layers", "test_notebooks", "test_packaging", "test_readme", "test_tokenizers_report"}
 WITHOUT_MODULE |= {"test_tokenizers_train"}
+WITHOUT_MODULE |= {"test_official_faults"}
 WITHOUT_MODULE |= {"make_official_codec_fixtures", "make_official_model_fixtures"}
 
 IMPORTS = (ast.Import, ast.ImportFrom)

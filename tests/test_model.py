@@ -294,7 +294,7 @@ def test_bad_observations_are_refused(tiny_model, observations, given, error, me
 def test_bad_requests_are_refused(tiny_model, observations):
     with pytest.raises(ValueError, match="pool must be 'mean' or 'none', given 'max'"):
         tiny_model.embed(observations, pool="max")
-    with pytest.raises(ValueError, match="batch_size must be at least 1, given 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, given 0"):
         tiny_model.embed(observations, batch_size=0)
     with pytest.raises(ValueError, match="'desi_spectrum' is no scalar"):
         tiny_model.predict(observations, "desi_spectrum")

@@ -10,7 +10,7 @@ import torch
 from astropy import units as u
 from astropy.table import Column, MaskedColumn
 
-from aion.observations import BANDS, PIXEL_SCALES, Image, Scalar, Spectrum, near_miss, rows
+from aion.observations import BAND_ALIASES, BANDS, PIXEL_SCALES, Image, Scalar, Spectrum, near_miss, rows
 
 WAVELENGTH = np.linspace(4000.0, 5000.0, 6)
 
@@ -267,6 +267,19 @@ def test_one_grid_serves_all_and_neighbours_may_be_equal():
 def test_bad_bands_are_refused(bands, error, message):
     with pytest.raises(error, match=message):
         image(bands=bands)
+
+
+@pytest.mark.parametrize(("alias", "band"), BAND_ALIASES.items())
+def test_published_band_names_are_aliases(alias, band):
+    assert band in BANDS
+    assert alias not in BANDS
+    assert image(np.ones((1, 1, 2, 2)), bands=(alias,)).bands == (band,)
+    assert alias.split("-")[1].lower() == band.split("-")[1]
+
+
+def test_an_alias_and_its_band_are_the_same_band():
+    with pytest.raises(ValueError, match="wanted 2 different bands"):
+        image(bands=("DES-G", "decam-g"))
 
 
 @pytest.mark.parametrize("survey", sorted(PIXEL_SCALES))

@@ -13,9 +13,8 @@ import torch
 
 from safetensors.torch import load_file
 
-from aion import AION, Catalog, Image, Scalar, Spectrum, official
-from aion.official.catalog import OfficialCatalogTokenizer
-from aion.official.codecs import write_codecs
+from aion import AION, Image, Scalar, official
+from aion.__main__ import main
 from aion.official.names import PUBLISHED
 
 PATH = Path(__file__).with_name("make_official_model_fixtures.py")
@@ -26,40 +25,14 @@ SPEC.loader.exec_module(MAKE)
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """Makes a small checkpoint of all 40 modalities, with tokenizers."""
-    folder = MAKE.build(tmp_path_factory.mktemp("hub") / "aion-base")
-    shutil.copytree(MAKE.FIXTURES / "tiny" / "codecs", folder / "codecs")
-    catalog = OfficialCatalogTokenizer()
-    for name in ("SHAPE_E1", "SHAPE_E2", "SHAPE_R"):
-        catalog.quantizer.quantizers[name].index_to_val.copy_(torch.linspace(-1, 4, 1024))
-    write_codecs({"legacysurvey_catalog": catalog}, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(repository):
-    return AION.from_pretrained(repository, device="cpu")
+@pytest.fixture
+def model(published_model):
+    return published_model
 
 
 @pytest.fixture
-def given(generator):
-    """Makes two objects seen in six modalities."""
-
-    def draw(*shape):
-        return torch.randn(2, *shape, generator=generator)
-
-    return {
-        "desi_spectrum": Spectrum(3 + draw(900), torch.ones(2, 900), torch.linspace(3490, 10480, 900)),
-        "gaia_bp_coefficients": Scalar(0.3 * draw(55)),
-        "legacysurvey_catalog": Catalog(*draw(2, 3).unbind(1), *draw(3, 3).abs().unbind(1)),
-        "legacysurvey_image": Image(
-            draw(4, 96, 96), torch.ones(2, 4, 96, 96), ("decam-g", "decam-r", "decam-i", "decam-z")
-        ),
-        "redshift": Scalar([0.2, 0.5]),
-        "ra": Scalar([0.1, 0.2]),
-    }
+def given(published_observations):
+    return published_observations
 
 
 # ---- loading
@@ -70,6 +43,16 @@ def test_all_modalities_are_there(model):
     assert len(model.parts) == 38  # both images share a tokenizer, and so do both spectra
     assert model.tokenizer("hsc_image") is model.tokenizer("legacysurvey_image")
     assert not model.training
+
+
+def test_info_describes_it(repository, model, capsys):
+    assert main(["info", str(repository)]) == 0
+    text = capsys.readouterr().out
+    assert "that of the published AION-1" in text
+    for name in model.modalities:
+        assert f"{name} " in text
+    for file in repository.rglob("*.safetensors"):
+        assert f"{file.relative_to(repository).as_posix()} " in text
 
 
 def test_the_embedding_is_that_of_the_transformer(model, repository, given):
@@ -334,6 +317,7 @@ def test_bundles_and_the_published_layout_lead_to_each_other(repository, model, 
             before, after = load_file(path), load_file(tmp_path / name / path.relative_to(repository))
             assert before.keys() == after.keys()
             assert all(torch.equal(before[k], after[k]) and before[k].dtype == after[k].dtype for k in before), path
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "first").rglob("*") if path.is_file())
     again = AION.from_pretrained(tmp_path / "second", device="cpu")
     assert torch.equal(again.embed(given), expected)
     assert again.sha256 == digest
@@ -358,6 +342,8 @@ def test_only_published_models_have_a_published_layout(tiny_model, model, tmp_pa
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="is not empty: choose another folder"):
         official.export(model, tmp_path / "mine")
+    with pytest.raises(TypeError, match="wanted an AION model, given dict"):
+        official.export({}, tmp_path / "new")
 
 
 # ---- what bad repositories get

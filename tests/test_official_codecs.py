@@ -139,6 +139,9 @@ def test_values_come_from_the_configuration(copy):
 def test_what_a_configuration_lacks_is_what_the_published_class_takes(copy):
     configure(copy, "hsc_image", mult_factor="absent")
     assert read_codecs(copy)["hsc_image"].factor == 10
+    configure(copy, "legacysurvey_ebv", codebook_size=-64)
+    with pytest.raises(ValueError, match=r"does not describe a ScalarCodec: .*negative dimension -64"):
+        read_codecs(copy)
     configure(copy, "legacysurvey_ebv", codebook_size="absent")
     with pytest.raises(ValueError, match=r"does not describe a ScalarCodec: .*codebook_size"):
         read_codecs(copy)
@@ -184,7 +187,7 @@ def test_damaged_and_foreign_files_are_refused(copy):
         with pytest.raises(ValueError, match=r"EBV/model\.safetensors is damaged or no safetensors file"):
             read_codecs(copy)
     weights.rename(weights.with_name("pytorch_model.bin"))
-    with pytest.raises(FileNotFoundError, match=r"pytorch_model\.bin is a pickle and is not opened"):
+    with pytest.raises(FileNotFoundError, match=r"pytorch_model\.bin is a pickle, which .* never read"):
         read_codecs(copy)
     for text in ("{", "[1]", "\x80"):
         config.write_bytes(text.encode("latin1"))

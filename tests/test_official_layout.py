@@ -102,7 +102,10 @@ def test_position_tables_are_those_of_the_formula(name, dim):
         ({"dim": "768"}, "dim must be a whole positive number, given '768'"),
         ({"encoder_depth": True}, "encoder_depth must be a whole positive number, given True"),
         ({"decoder_depth": 0}, "decoder_depth must be a whole positive number, given 0"),
-        ({"mlp_ratio": "4"}, "mlp_ratio must be a number, given '4'"),
+        ({"mlp_ratio": "4"}, "mlp_ratio must be a positive number, given '4'"),
+        ({"mlp_ratio": 0}, "mlp_ratio must be a positive number, given 0"),
+        ({"mlp_ratio": math.nan}, "mlp_ratio must be a positive number, given nan"),
+        ({"num_heads": 3}, "num_heads must be a divisor of dim, 16, given 3"),
         ({"norm_bias": "no"}, "norm_bias must be true or false, given 'no'"),
     ],
 )

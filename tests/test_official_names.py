@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aion.observations import BANDS
 from aion.official import names
 from aion.official.codecs import CODECS
-from aion.official.names import BAND_ALIASES, PUBLISHED, band_name, name_of
+from aion.official.names import PUBLISHED, name_of
 
 TINY = Path(__file__).parent / "data" / "official" / "tiny" / "codecs"
 
@@ -56,16 +55,6 @@ def test_the_documented_table_names_every_modality():
             assert published.codec in names.__doc__
 
 
-def test_published_band_names_are_aliases_of_ours():
-    assert band_name("DES-G") == "decam-g"
-    assert band_name("HSC-Y") == "hsc-y"
-    assert band_name("bass-r") == "bass-r"
-    assert len(BAND_ALIASES) == 9
-    assert set(BAND_ALIASES.values()) <= set(BANDS)
-
-
 def test_unknown_names_are_refused_with_near_misses():
-    with pytest.raises(ValueError, match="unknown band 'DES-Q'; did you mean"):
-        band_name("DES-Q")
     with pytest.raises(ValueError, match="unknown modality 'tok_image_ls'; did you mean 'tok_image"):
         name_of("tok_image_ls")

@@ -70,8 +70,12 @@ def export(model: nn.Module, folder: Path | str) -> None:
 
     Raises:
         FileExistsError: if the folder holds anything.
+        TypeError: for anything but such a model.
         ValueError: for a modality or a tokenizer that the published layout does not know.
     """
+    if not isinstance(getattr(model, "transformer", None), Transformer):
+        msg = f"export: wanted an AION model, given {type(model).__name__}"
+        raise TypeError(msg)
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         msg = f"{folder} exists and is not empty: choose another folder"

@@ -5,7 +5,7 @@ heads) takes memory of its own. What nothing here reads, the token embeddings of
 tables, stays in the file and is handed on so that it can be written back bit by bit.
 """
 
-__all__ = ["is_published", "read_transformer", "write_transformer"]
+__all__ = ["WEIGHTS", "is_published", "read_transformer", "weights_in", "write_transformer"]
 
 import json
 
@@ -52,7 +52,7 @@ def read_transformer(folder: Path, parity: bool = False) -> tuple[Transformer, d
         ValueError: for a configuration that does not fit, a damaged file, or tensors that are missing, extra or of
             another shape, all named.
     """
-    path, file_config = _weights(folder), folder / "config.json"
+    path, file_config = weights_in(folder), folder / "config.json"
     try:
         arguments = arguments_of(json.loads(file_config.read_text()))
     except ValueError as error:  # of JSON and of UTF-8 too
@@ -98,9 +98,14 @@ def write_transformer(transformer: Transformer, unused: Mapping[str, Tensor], fo
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _weights(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
+    """Finds the weights of a transformer or of a tokenizer.
+
+    Raises:
+        FileNotFoundError: if they are missing, or in a pickle.
+    """
     path = folder / WEIGHTS
-    if not path.exists():
+    if not path.is_file():
         others = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pkl", ".pt", ".pth", ".ckpt"})
         pickles = f"; {others[0]} is a pickle, which could run any code and is never read" if others else ""
         msg = f"{path} is missing{pickles}"

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from aion.observations import near_miss
 from aion.official.catalog import OfficialCatalogTokenizer
+from aion.official.checkpoint import WEIGHTS, weights_in
 from aion.official.field import TRAINING, OfficialFieldTokenizer
 from aion.official.image import OfficialImageTokenizer
 from aion.official.names import PUBLISHED
@@ -50,7 +51,7 @@ CODECS: dict[str, type[PublishedTokenizer]] = {
     )
 }
 
-CONFIG, WEIGHTS, PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
+CONFIG = "config.json"
 
 # Parts of a tensor's name that begin with an underscore there and without one here.
 _PRIVATE = {"codebook_size", "index_to_val", "quantizer", "reservoir", "wavelength"}
@@ -128,10 +129,10 @@ def _read(folder: Path, cls: type[PublishedTokenizer], options: Mapping[str, obj
     try:
         with torch.device("meta"):
             tokenizer = cls(**config)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         msg = f"{folder / CONFIG} does not describe a {cls.codec}: {error}"
         raise ValueError(msg) from error
-    path = folder / WEIGHTS
+    path = weights_in(folder)
     tensors = _check(path, _read_tensors(path), tokenizer)
     tokenizer.load_state_dict(tensors, assign=True)
     try:
@@ -165,10 +166,6 @@ def _read_config(path: Path, cls: type[PublishedTokenizer]) -> dict:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a file of tensors under our names."""
-    if not path.is_file():
-        pickled = path.with_name(PICKLE).is_file()
-        msg = f"{path} is missing" + (f"; {PICKLE} is a pickle and is not opened: convert it" if pickled else "")
-        raise FileNotFoundError(msg)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -182,7 +179,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check(path: Path, tensors: Mapping[str, Tensor], tokenizer: PublishedTokenizer) -> dict[str, Tensor]:
-    """Holds tensors to those that a tokenizer wants; numbers of the same kind are converted to its type."""
+    """Holds tensors to those that a tokenizer wants; real numbers become float32, whatever torch's default is."""
     wanted = tokenizer.state_dict()
     faults = [f"{_name(key)} is missing" for key in sorted(set(wanted) - set(tensors))]
     faults += [f"{_name(key)} is not part of a {tokenizer.codec}" for key in sorted(set(tensors) - set(wanted))]
@@ -191,12 +188,13 @@ def _check(path: Path, tensors: Mapping[str, Tensor], tokenizer: PublishedTokeni
         if tuple(given.shape) != shape:
             faults.append(f"{_name(key)} has the shape {tuple(given.shape)}, wanted {shape}")
         elif given.is_floating_point() != wanted[key].is_floating_point():
-            faults.append(f"{_name(key)} is {given.dtype}, wanted {wanted[key].dtype}")
+            wanted_type = torch.float32 if wanted[key].is_floating_point() else wanted[key].dtype
+            faults.append(f"{_name(key)} is {given.dtype}, wanted {wanted_type}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         msg = f"{path} does not fit its configuration: {'; '.join(faults[:5])}{more}"
         raise ValueError(msg)
-    return {key: value.to(wanted[key].dtype) for key, value in tensors.items()}
+    return {k: v.float() if v.is_floating_point() else v.to(wanted[k].dtype) for k, v in tensors.items()}
 
 
 def _write(tokenizer: PublishedTokenizer, folder: Path) -> None:
@@ -205,6 +203,7 @@ def _write(tokenizer: PublishedTokenizer, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
         save_file(tensors, Path(temporary) / WEIGHTS)  # without metadata, as the published package writes it
         (Path(temporary) / CONFIG).write_text(json.dumps(tokenizer.published_config, sort_keys=True, indent=2))
+        (Path(temporary) / WEIGHTS).chmod(0o644)  # safetensors lets the owner alone read
         for name in (WEIGHTS, CONFIG):
             (Path(temporary) / name).replace(folder / name)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from aion.tokens import Tokens
 
 PIXELS = 96  # on the side of what the published networks for images and maps read
-CHUNK, CPU_CHUNK = 64, 4  # objects at once: at the published size one takes 20 to 30 MB on its way
+CHUNK, CPU_CHUNK = 64, 8  # objects at once: at the published size one takes 20 to 30 MB on its way
 
 
 def places(grid: tuple[int, int], ids: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from torch import Tensor, nn
 
-from aion.observations import Image, near_miss
+from aion.observations import Image
 from aion.official.grid import PIXELS, chunked, place, places, window
 from aion.official.magvit import MagViT
 from aion.official.quantize import check_levels, published_fsq
@@ -42,6 +42,7 @@ LIMITS: dict[str, float] = {
     "decam-z": 25.0,
 }
 BANDS = tuple(LIMITS)
+SURVEYS = {"hsc_image": "hsc", "legacysurvey_image": "decam"}  # first part of the names of the bands of a modality
 
 
 class OfficialImageTokenizer(PublishedTokenizer):
@@ -50,7 +51,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
     Larger images are cropped to their central 96 x 96 pixels, smaller ones centred in unmeasured pixels. Flux beyond
     the limit of its band is clamped. A band that was not measured is the same as one that is absent. A token without a
     measured pixel in any band is not valid. What is not measured inside of an image is seen as zero flux: the published
-    network cannot be told.
+    network cannot be told. Nor is the pixel scale looked at: the networks know that of each survey only.
 
     With `parity=True` every band given counts as present and every token is valid, and the unit of the first band is
     taken for that of all, as the published package does with images that mix surveys.
@@ -132,12 +133,26 @@ class OfficialImageTokenizer(PublishedTokenizer):
         super().verify()
         check_levels(self.quantizer, self.config["quantizer_levels"])
 
+    def check_name(self, name: str, observation: Image) -> None:
+        """Refuses an image all of whose bands are of the other survey: the transformer tells the two by their names.
+
+        Raises:
+            TypeError: for another kind of observation.
+            ValueError: for such an image, with the name that it should have.
+        """
+        self.check(observation)
+        surveys = {band.split("-")[0] for band in observation.bands}
+        other = next((key for key, survey in SURVEYS.items() if surveys == {survey}), name)
+        if name in SURVEYS and other != name:
+            msg = f"its bands are {', '.join(observation.bands)}: give it as {other!r}"
+            raise ValueError(msg)
+
     @torch.no_grad()
     def encode(self, observation: Image) -> Tokens:
         """Turns images into tokens `(B, rows * columns)` at their (row, column).
 
         Raises:
-            ValueError: for a band the tokenizer does not read, with the near misses.
+            ValueError: for a band that the tokenizer does not read.
         """
         flux, measured = self._prepare(observation)
         ids = chunked(lambda f, m: self.quantizer(self._encode(f, m))[1], flux, measured).flatten(1)
@@ -188,7 +203,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
 
     def _channel(self, band: str) -> int:
         if band not in BANDS:
-            msg = f"the published image tokenizer does not read {band!r}; {near_miss(band, BANDS)}"
+            msg = f"the published image tokenizer does not read {band!r}, only {', '.join(BANDS)}"
             raise ValueError(msg)
         return BANDS.index(band)
 

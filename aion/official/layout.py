@@ -7,6 +7,8 @@ decoder has token embeddings that nothing reads; and a norm without a bias still
 
 __all__ = ["Entry", "UNUSED", "ZERO", "arguments_of", "config_of", "entries", "position_table"]
 
+import math
+
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -96,8 +98,10 @@ def arguments_of(config: Mapping[str, object]) -> dict[str, object]:
             raise ValueError(msg)
     for key in ("decoder_depth", "dim", "encoder_depth", "num_heads"):
         _check(key, values[key], isinstance(values[key], int) and values[key] > 0, "a whole positive number")
-    _check("dim", values["dim"], values["dim"] % 4 == 0, "a multiple of 4")
-    _check("mlp_ratio", values["mlp_ratio"], isinstance(values["mlp_ratio"], int | float), "a number")
+    dim, heads, ratio = (values[key] for key in ("dim", "num_heads", "mlp_ratio"))
+    _check("dim", dim, dim % 4 == 0, "a multiple of 4")
+    _check("num_heads", heads, dim % heads == 0, f"a divisor of dim, {dim}")
+    _check("mlp_ratio", ratio, isinstance(ratio, int | float) and 0 < ratio < math.inf, "a positive number")
     for key in ("decoder_sep_mask", "norm_bias", "share_modality_embeddings"):
         _check(key, values[key], isinstance(values[key], bool), "true or false")
     read, asked = (_names(key, values[key]) for key in ("domains_in", "domains_out"))

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 
 from torch import Tensor, nn
 
+from aion.official.bilinear import Bilinear, convolve, fourier, winograd
+
 
 class MagViT(nn.Module):
     """Holds both halves; `encode` and `decode` run them.
@@ -96,11 +98,25 @@ class _Convolution(nn.Module):
         self.conv = nn.Conv2d(low, high, kernel, stride=stride, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if algorithm := self._fast(x):
+            return convolve(x, self.conv.weight, self.conv.bias, *algorithm)
         # No residual goes around a strided convolution: under autocast its rounding would stay. It is 5 % of the work.
         with torch.autocast(
             x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and self.conv.stride[0] == 1
         ):
             return self.conv(x)
+
+    def _fast(self, x: Tensor) -> tuple[Bilinear, int] | None:
+        """Returns the faster algorithm for a wide layer on a CPU, and for how many objects at a time, if there is one.
+
+        From 512 channels on; with fewer objects the transform of the kernels would cost more than it saves.
+        """
+        exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+        if x.device.type != "cpu" or not exact or torch.is_grad_enabled():
+            return None
+        if self.conv.stride[0] > 1 or self.conv.in_channels < 512 or len(x) < 4:
+            return None
+        return {3: (winograd(), 1), 7: (fourier(8, 7), 8)}.get(self.conv.kernel_size[0])
 
 
 class _Gate(nn.Module):

@@ -28,19 +28,19 @@ the fixed positions of its tokens are (row, column) and (0, n).
 | `redshift` | `tok_z` | `Z` | GridScalarCodec | Z | 1025 | 1 | - |
 | `ra`, `dec` | `tok_ra`, `tok_dec` | `ra`, `dec` | ScalarCodec | Ra, Dec | 1024 | 1 | degree |
 
-Bands of images go by names such as `DES-G` and `HSC-G` there; `band_name` turns them into ours.
+Bands of images go by names such as `DES-G` and `HSC-G` there, which `aion.Image` takes as `decam-g` and `hsc-g`.
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
 """  # noqa: E501
 
-__all__ = ["BAND_ALIASES", "PUBLISHED", "Published", "band_name", "name_of"]
+__all__ = ["PUBLISHED", "Published", "name_of"]
 
 import hashlib
 
 from typing import NamedTuple
 
-from aion.observations import BANDS, near_miss
+from aion.observations import near_miss
 
 SEQUENCE = (1, 273)
 ONE = (1, 1)
@@ -124,25 +124,6 @@ def _table() -> dict[str, Published]:
 
 
 PUBLISHED: dict[str, Published] = _table()
-
-# Name of a band in the published package -> ours, in the order of its channels.
-BAND_ALIASES: dict[str, str] = {
-    **{f"HSC-{band.upper()}": f"hsc-{band}" for band in "grizy"},
-    **{f"DES-{band.upper()}": f"decam-{band}" for band in "griz"},
-}
-
-
-def band_name(name: str) -> str:
-    """Returns our name of a band, given ours or the published one.
-
-    Raises:
-        ValueError: for an unknown band, with the near misses.
-    """
-    ours = BAND_ALIASES.get(name, name)
-    if ours not in BANDS:
-        msg = f"unknown band {name!r}; {near_miss(name, {*BANDS, *BAND_ALIASES})}"
-        raise ValueError(msg)
-    return ours
 
 
 def name_of(key: str) -> str:

@@ -116,7 +116,9 @@ class Tokenizer(nn.Module, ABC):
     def check(self, observation: Observation) -> None:
         """Refuses an observation of another kind."""
         if not isinstance(observation, self.observation):
-            msg = f"wanted {self.observation.__name__}, given {type(observation).__name__}"
+            wanted, given = self.observation.__name__, type(observation).__name__
+            hint = f": join several with {wanted}.stack" if isinstance(observation, list | tuple) else ""
+            msg = f"wanted {wanted}, given {given}{hint}"
             raise TypeError(msg)
 
     def check_ids(self, tokens: Tokens) -> None:
@@ -124,3 +126,6 @@ class Tokenizer(nn.Module, ABC):
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"{self.kind} tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)
+
+    def check_name(self, name: str, observation: Observation) -> None:
+        """Refuses an observation that cannot be what the modality `name` stands for; by default none."""
