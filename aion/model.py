@@ -7,7 +7,7 @@ __all__ = ["AION"]
 
 import tempfile
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 
@@ -97,20 +97,20 @@ class AION(nn.Module):
         if not observations:
             msg = f"wanted observations of at least one of {', '.join(self.modalities)}; given none"
             raise ValueError(msg)
-        tokens = {}
-        for name, observation in observations.items():
-            tokenizer = self.tokenizer(name)
-            if isinstance(observation, Observation):
-                observation = observation.to(self.device)
-            try:
-                # In float32 under any autocast: half precision in front of the quantiser changes 1 token in 150.
-                with torch.autocast(self.device.type, enabled=False):
-                    tokenizer.check_name(name, observation)
-                    tokens[name] = tokenizer.encode(observation)
-            except (TypeError, ValueError) as error:
-                msg = f"{name}: {error}"
-                raise type(error)(msg) from error
-        return tokens
+        return {name: self._read(name, self.tokenizer(name).encode, o) for name, o in observations.items()}
+
+    def _read(self, name: str, function: Callable[[Observation], Tokens], observation: Observation) -> Tokens:
+        """Calls `encode` or `places` of a tokenizer; its errors name the modality."""
+        if isinstance(observation, Observation):
+            observation = observation.to(self.device)
+        try:
+            # In float32 under any autocast: half precision in front of the quantiser changes 1 token in 150.
+            with torch.autocast(self.device.type, enabled=False):
+                self.tokenizer(name).check_name(name, observation)
+                return function(observation)
+        except (TypeError, ValueError) as error:
+            msg = f"{name}: {error}"
+            raise type(error)(msg) from error
 
     @torch.no_grad()
     def tokenize(self, observations: Mapping[str, Observation]) -> TokenSequence:
@@ -224,10 +224,10 @@ class AION(nn.Module):
         place = self._place(name, like)
         sequences = self._batches(observations, batch_size) if observations else self._nothing(len(like), batch_size)
         ids, start = torch.zeros_like(place.ids), 0
-        possible = tokenizer.possible(place.position[:1])
         for sequence in sequences:
             rows = slice(start, start := start + len(sequence))
             logits = self._ask(sequence, self._query(name, place.position[rows], place.valid[rows]), name)
+            possible = tokenizer.possible(place.position[rows])
             ids[rows] = (logits if possible is None else logits.masked_fill(~possible, -torch.inf)).argmax(dim=-1)
         return tokenizer.decode(Tokens(ids=ids, position=place.position, valid=place.valid), like)
 
@@ -329,7 +329,7 @@ class AION(nn.Module):
 
     def _place(self, name: str, like: Observation) -> Tokens:
         """Returns the tokens that a modality would have on the grid of `like`; their ids mean nothing."""
-        place = self.encode_tokens({name: like})[name]
+        place = self._read(name, self.tokenizer(name).places, like)
         if not place.valid.any():
             msg = f"like= has nothing measured: set its ivar above 0 where {name!r} is wanted"
             raise ValueError(msg)

@@ -10,7 +10,7 @@ import torch
 from aion import Catalog, Field, Scalar, Spectrum
 from aion.observations import Observation
 from aion.tokenizers import CatalogTokenizer, FieldTokenizer, build
-from aion.tokenizers.base import gaussian_nll, spread_penalty
+from aion.tokenizers.base import correlation_penalty, gaussian_nll, spread_penalty
 
 KINDS = ["image", "octaves", "redshift", "spectrum", "vector"]
 MODALITY = {
@@ -68,8 +68,8 @@ def test_one_object_alone_is_the_same_as_in_a_batch(pair):
     together = tokenizer.encode(observation)
     for i in range(len(observation)):
         alone = tokenizer.encode(observation[i])
-        assert torch.equal(alone.ids[0], together.ids[i])
-        assert torch.equal(alone.valid[0], together.valid[i])
+        for one, other in ((alone.ids, together.ids), (alone.position, together.position)):
+            assert torch.equal(one[0][alone.valid[0]], other[i][together.valid[i]])
 
 
 @pytest.mark.parametrize("factor", [1e-37, 1e36])
@@ -188,3 +188,13 @@ def test_spread_penalty_is_zero_for_centred_latents_of_unit_variance():
     assert spread_penalty(latent + 3).item() == pytest.approx(9, rel=1e-5)
     assert spread_penalty(3 * latent).item() == pytest.approx(4, rel=1e-5)
     assert spread_penalty(latent[:1]).item() == 0
+
+
+def test_correlation_penalty_is_the_mean_square_of_the_correlations(generator):
+    latent = torch.randn(500, 4, generator=generator)
+    latent[:, 3] = 2 * latent[:, 0] + 5
+    matrix = torch.corrcoef(latent.T)
+    expected = matrix[~torch.eye(4, dtype=torch.bool)].square().mean()
+    assert correlation_penalty(latent).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert correlation_penalty(latent[:1]).item() == 0
+    assert correlation_penalty(latent[:, :1]).item() == 0

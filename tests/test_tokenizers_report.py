@@ -118,7 +118,7 @@ def test_stamps_are_put_into_blank_sky(script):
 
 
 def test_images_are_measured(tokenizers, script):
-    rows = script("images").image_rows(tokenizers["image"], 16, Path("/nowhere"))
+    rows = script("images").image_rows(tokenizers["image"], 16)
     row = rows["simulated: legacysurvey_image"]
     assert row["n"] == 16
     assert row["chi2_mean"] > 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aion import Spectrum
 from aion.recipes import fit_family, is_family, load_family, load_tokenizer, train_tokenizer
 from aion.sky import MODALITIES, OPTIONAL, Sky
 from aion.tokenizers import build
@@ -37,7 +38,8 @@ def test_every_setting_is_an_argument_of_what_it_is_for(path, script):
             assert {*names} <= {*MODALITIES, *OPTIONAL}
         else:
             settings = source.keys() - {"batch", "reader", "weight"}
-            assert settings <= parameters(script("miles")._source)
+            reader = {"binned": script("binned").binned_reader, "miles": script("miles")._source}[source["reader"]]
+            assert settings <= parameters(reader)
     if "fit" in recipe:
         assert recipe["fit"].keys() <= parameters(tokenizer.fit) | {"modality", "objects"}
 
@@ -199,7 +201,27 @@ def test_the_baseline_learns_and_gives_every_parameter_a_gradient(generator, scr
     tokens = tokenizer.encode(spectrum)
     assert tokens.ids.shape == (4, 273)
     assert int(tokens.ids.max()) < 4096
-    assert tokenizer.decode(tokens, like=spectrum).flux.shape == spectrum.flux.shape
+    decoded = tokenizer.decode(tokens, like=spectrum)
+    residual = (decoded.flux - spectrum.flux)[spectrum.measured]
+    chi2 = (residual**2 * spectrum.ivar[spectrum.measured]).mean()  # what is decoded is what the loss is of
+    assert chi2.item() == pytest.approx(tokenizer.loss(spectrum)["chi2"].item(), rel=0.02)
+    assert decoded.measured[spectrum.measured].float().mean() > 0.99
     latent, measured = tokenizer.embed(spectrum)
     assert latent.shape == (4, 272, 12)
     assert torch.equal(measured, tokens.valid[:, 1:])
+
+
+def test_binning_keeps_the_flux_and_adds_up_the_weights(generator, script):
+    wavelength = torch.cat([torch.linspace(4000, 4100, 101), torch.linspace(5000, 5100, 101)])
+    ivar = torch.rand(3, 202, generator=generator)
+    ivar[:, 30:50] = 0
+    spectrum = Spectrum(torch.full((3, 202), 2.5), ivar, wavelength)
+    coarse = script("binned").binned(spectrum, 4)
+    assert coarse.flux.shape == (3, 50)
+    assert (coarse.wavelength.diff() > 0).all()
+    torch.testing.assert_close(coarse.flux[coarse.measured], torch.full((int(coarse.measured.sum()),), 2.5))
+    across = (coarse.wavelength > 4101) & (coarse.wavelength < 4999)
+    assert across.any()
+    assert not coarse.measured[across].any()
+    torch.testing.assert_close(coarse.ivar[:, :5], ivar[:, :20].unflatten(1, (5, 4)).sum(2))
+    assert not coarse.measured[:, 8:12].any()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from measures import Contender
+from measures import Contender, ratio
 
 from aion import Spectrum
 
@@ -25,11 +25,11 @@ WINDOWS = {
 
 
 def round_trips(contenders: Sequence[Contender], sets: dict[str, Spectrum], path: Path) -> None:
-    """Draws one spectrum of each set, what each contender makes of it, and residuals in units of the error."""
+    """Draws the spectrum of highest S/N of each set, what each contender makes of it, and residuals over the error."""
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     rows = figure.add_gridspec(2, 3)
     for place, (name, window) in zip(rows, WINDOWS.items(), strict=True):
-        spectrum = sets[name][:1]
+        spectrum = sets[name][ratio(sets[name]).argmax().item()]
         w, measured = spectrum.wavelength[0], spectrum.measured[0]
         if window is not None:
             measured = measured & (w > window[0]) & (w < window[1])
@@ -39,7 +39,7 @@ def round_trips(contenders: Sequence[Contender], sets: dict[str, Spectrum], path
         scale = spectrum.flux[0][measured].abs().median()
         sigma = spectrum.ivar[0].clamp(min=1e-30).rsqrt()
         top.plot(w[measured], spectrum.flux[0][measured] / scale, color="0.6", lw=2.2, label="data")
-        for contender in contenders:
+        for contender in reversed(contenders):  # ours on top
             try:
                 flux, known, _ = contender.round_trip(spectrum)
             except ValueError:
@@ -51,6 +51,7 @@ def round_trips(contenders: Sequence[Contender], sets: dict[str, Spectrum], path
         top.set_title(name.replace("_spectrum", ", simulated"), fontsize=10)
         top.tick_params(labelbottom=False)
         below.set_ylim(-8, 8)
+        below.locator_params(axis="x", nbins=5)
         below.set_xlabel("wavelength / Å")
         if place is rows[0, 0] or place.colspan.start == 0:
             top.set_ylabel("flux / median")

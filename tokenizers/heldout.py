@@ -54,14 +54,14 @@ def real(data: Path = DATA) -> dict[str, Spectrum]:
     }
 
 
-def simulated(count: int) -> dict[str, Spectrum]:
-    """Returns simulated spectra of S/N of at least 5 by the name of their modality."""
+def simulated(count: int, noise: bool = True) -> dict[str, Spectrum]:
+    """Returns simulated spectra of S/N of at least 5 by the name of their modality; the same objects without noise."""
     out = {}
     for name, options in SIMULATED.items():
         sky = Sky(modalities=[name], complete=True, **options)
         spectrum = sky.observe(torch.arange(3 * count))[name]
         rows = (ratio(spectrum).nan_to_num(0) >= 5).nonzero().flatten()[:count]
-        out[name] = spectrum[rows]
+        out[name] = spectrum[rows] if noise else sky.observe(rows, noise=False)[name]
     return out
 
 

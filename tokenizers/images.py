@@ -33,11 +33,24 @@ def stamps(count: int, size: int) -> Image:
     return Image(flux, torch.where(inside, torch.nn.functional.pad(image.ivar, pad), ivar), image.bands)
 
 
-def light(image: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Returns total flux and half-light radius in arcsec of stamps `(B, H, W)`, within 6 arcsec of the middle."""
-    rows, columns = (torch.arange(n) - (n - 1) / 2 for n in image.shape[1:])
+def light(
+    image: Tensor, scale: float, largest: float = RADIUS, centre: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Measures stamps `(B, H, W)` in an aperture.
+
+    Arguments:
+        image: flux per pixel.
+        scale: arcsec per pixel.
+        largest: radius of the aperture in arcsec, at most half of the stamp.
+        centre: row and column; the middle by default.
+
+    Returns:
+        total flux and half-light radius in arcsec, each `(B,)`.
+    """
+    middle = [(n - 1) / 2 for n in image.shape[1:]] if centre is None else centre
+    rows, columns = (torch.arange(n) - at for n, at in zip(image.shape[1:], middle, strict=True))
     radius = (rows[:, None] ** 2 + columns**2).sqrt() * scale
-    edges = torch.linspace(0.1, min(RADIUS, scale * min(image.shape[1:]) / 2), 100)
+    edges = torch.linspace(0.1, min(largest, scale * min(image.shape[1:]) / 2), 100)
     weight = ((edges[:, None, None] - radius) / scale + 0.5).clamp(0, 1)
     growth = image.flatten(1).double() @ weight.flatten(1).double().T
     share = growth / growth[:, -1:]
@@ -91,22 +104,44 @@ def _red(bands: tuple[str, ...]) -> int:
     return next(k for k, band in enumerate(bands) if band.endswith("-r"))
 
 
-def _real(folder: Path) -> Image | None:
-    """Returns the HSC cut-outs of the scarlet repository, which may not be distributed; None where they are not."""
-    path = folder / "hsc_cosmos.npz"
-    if not path.is_file():
-        print(f"no {path}: measured without real images (the file is in the test data of scarlet, MIT)")
-        return None
+@torch.no_grad()
+def _real(tokenizer: Tokenizer, path: Path) -> dict:
+    """Measures the HSC cut-out of the scarlet repository: noise, and flux and radius of its sources in 1.5 arcsec."""
     file = np.load(path, allow_pickle=False)
     flux = torch.as_tensor(file["images"] * 10 ** (-0.4 * (27.0 - 22.5)))  # HSC counts have a zero point of 27
     # The file has no variance: the noise of the sky is taken from the differences of neighbours.
     sigma = 1.4826 * flux.diff(dim=2).abs().flatten(1).median(1).values / 2**0.5
     ivar = (sigma**-2)[:, None, None].expand_as(flux)
-    return Image(flux[None], ivar[None], tuple(f"hsc-{str(band).lower()}" for band in file["filters"]))
+    image = Image(flux[None], ivar[None], tuple(f"hsc-{str(band).lower()}" for band in file["filters"]))
+    tokens = tokenizer.encode(image)
+    decoded = tokenizer.decode(tokens, like=image)
+    chi2 = ((image.flux - decoded.flux).double().square() * image.ivar).mean().item()
+    scale, band, errors = float(image.pixel_scale.flatten()[0]), _red(image.bands), []
+    for source in file["catalog"]:
+        at = float(source["y"]), float(source["x"])
+        (f, r), (f0, r0) = (light(x.flux[:, band], scale, 1.5, at) for x in (decoded, image))
+        if f0 > 20 * sigma[band] * (math.pi * 1.5**2 / scale**2) ** 0.5:
+            errors.append(((f / f0 - 1).abs().item(), (r / r0 - 1).abs().item()))
+    flux_error, radius_error = (float(np.median(x)) for x in zip(*errors, strict=True))
+    return {
+        "n": 1,
+        "bits": round(int(tokens.valid.sum()) * math.log2(tokenizer.quantizer.size), 1),
+        "chi2_mean": round(chi2, 4),
+        "bright": len(errors),
+        "flux_error_percent": round(100 * flux_error, 3),
+        "radius_error_percent": round(100 * radius_error, 3),
+        "codes": None,
+    }
 
 
-def image_rows(tokenizer: Tokenizer, count: int, data: Path) -> dict:
-    """Measures every kind of stamp that the sky makes and the tokenizer reads, and the real ones if they are there."""
+def image_rows(tokenizer: Tokenizer, count: int, real: Path | None = None) -> dict:
+    """Measures every kind of stamp that the sky makes and the tokenizer reads, and the real one if it is there.
+
+    Arguments:
+        tokenizer: what is measured.
+        count: simulated objects of each kind.
+        real: `hsc_cosmos.npz` of the scarlet repository (MIT), which is not distributed with this one.
+    """
     out = {}
     for name in SIMULATED:
         try:
@@ -119,7 +154,11 @@ def image_rows(tokenizer: Tokenizer, count: int, data: Path) -> dict:
             continue
         clean = [sky.observe(chunk, noise=False)[name] for chunk in chunks]
         out[f"simulated: {name}"] = _quality(tokenizer, noisy, clean)
-    image = _real(data / "local_only" / "scarlet")
-    if image is not None:
-        out["real: HSC cut-out"] = _quality(tokenizer, [image], [image])
+    if real is not None and real.is_file():
+        try:
+            out["real: HSC cut-out"] = _real(tokenizer, real)
+        except ValueError as error:
+            out["real: HSC cut-out"] = {"refused": str(error)}
+    else:
+        print(f"no real images at {real}: give --hsc, the file hsc_cosmos.npz of the test data of scarlet (MIT)")
     return out

@@ -1,6 +1,6 @@
 """What a spectrum tokenizer keeps: the measures of the table, on any tokenizer and on the components of `pca.py`."""
 
-__all__ = ["Contender", "agreement", "noise_doubling", "probe", "quality", "throughput"]
+__all__ = ["Contender", "agreement", "noise_doubling", "probe", "quality", "ratio", "throughput"]
 
 import math
 import statistics
@@ -81,7 +81,7 @@ def ratio(spectrum: Spectrum) -> Tensor:
     return value.nanmedian(1).values
 
 
-def quality(contender: Contender, spectrum: Spectrum) -> dict[str, float]:
+def quality(contender: Contender, spectrum: Spectrum, clean: Spectrum | None = None) -> dict[str, float]:
     """Measures a round trip of spectra: R2 of median-normalised flux, residuals, reduced chi-square, bits.
 
     R2 is that of all pixels of all spectra together, each spectrum divided by the median of its |flux|; the residual
@@ -90,17 +90,26 @@ def quality(contender: Contender, spectrum: Spectrum) -> dict[str, float]:
     """
     flux, known, bits = contender.round_trip(spectrum)
     use = known & spectrum.measured
+    if not use.any():
+        msg = f"{contender.name} reads no pixel of these spectra"
+        raise ValueError(msg)
     median = spectrum.flux.abs().masked_fill(~spectrum.measured, math.nan).nanmedian(1, keepdim=True).values
     residual = (spectrum.flux - flux).double()
     chi2 = (residual.square() * spectrum.ivar * use).sum(1) / use.sum(1).clamp(min=1)
     normal, error = (spectrum.flux / median).double()[use], (residual / median)[use]
     share = (residual.abs() / spectrum.flux.abs().clamp(min=1e-30))[use]
     own = [_r2((spectrum.flux / median).double()[i][use[i]], (residual / median)[i][use[i]]) for i in range(len(use))]
+    true = {}
+    if clean is not None:
+        true["r2_clean"] = round(
+            _r2((clean.flux / median).double()[use], ((clean.flux - flux) / median).double()[use]), 5
+        )
     return {
         "n": len(spectrum),
         "coverage": round((use.sum() / spectrum.measured.sum()).item(), 4),
         "bits": round(bits.mean().item(), 1),
         "r2": round(_r2(normal, error), 5),
+        **true,
         "r2_median_object": round(statistics.median(own), 5),
         "residual_percent": round(100 * share.median().item(), 3),
         "chi2_median": round(chi2.median().item(), 3),

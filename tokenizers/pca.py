@@ -5,7 +5,8 @@ pixels of 0.8 Angstrom). Components are fitted to the training data by iteration
 filled by the mean, later by what the components say of them (EM for missing data); all others count alike. A spectrum
 is encoded by the ivar-weighted least squares of its coefficients, with their variances over the training data as
 prior. A coefficient is rounded to one of 2^bits steps within 8 sigma. Of 272 coefficients of 12 bits and 408 of 8,
-which is the same, the better one on spectra that were not fitted is taken.
+which is the same, the better one on spectra that were not fitted is taken; where ours takes fewer bits, the first
+coefficients alone.
 """
 
 __all__ = ["Components"]

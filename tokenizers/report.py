@@ -14,6 +14,7 @@ principal components at equal bits.
 __all__ = ["main"]
 
 import argparse
+import functools
 import json
 import platform
 
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 from baseline import FixedGrid
+from binned import binned_reader
 from figures import losses, round_trips
 from heldout import DESI, real, simulated, twins
 from images import image_rows
@@ -41,14 +43,14 @@ from aion.tokenizers import ScalarTokenizer, Tokenizer
 from aion.tokenizers.store import load
 
 FOLDER = Path(__file__).resolve().parent
-RESULTS = FOLDER / "results"
 OURS, BASELINE, LINEAR = "ours", "fixed grid", "PCA"
-FITTED = 6000  # spectra to which the components are fitted
+FITTED = 4000  # spectra to which the components are fitted
 
 
+@functools.cache
 def components(data: Path) -> Components:
-    """Fits principal components to the training data of the baseline; the same every time."""
-    source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"miles": miles_reader(data)})
+    """Fits principal components to the training data of the baseline; the same every time, so once."""
+    source = mixture(load_tokenizer(FOLDER / "baseline.toml"), {"binned": binned_reader, "miles": miles_reader(data)})
 
     def batches(first: int, count: int):
         step, given = first, 0
@@ -87,18 +89,29 @@ def contenders(given: argparse.Namespace) -> list[Contender]:
 def spectra(given: argparse.Namespace) -> dict:
     """Measures what is kept of every set of spectra, by every contender that reads it."""
     sets = {"real": real(given.data), "simulated": simulated(given.objects)}
-    out: dict = {"rows": {}, "codes": {}, "skill": {}}
+    clean = simulated(given.objects, noise=False)
+    out: dict = {"rows": {}, "codes": {}}
     for contender in contenders(given):
         for kind, spectra_of in sets.items():
             for name, spectrum in spectra_of.items():
+                rows = out["rows"].setdefault(f"{kind}: {name}", {})
                 try:
-                    row = quality(contender, spectrum)
+                    row = quality(_at_equal_bits(contender, rows), spectrum, clean.get(name))
                 except ValueError as error:  # wholly outside what it reads
                     row = {"refused": str(error).split(":")[0]}
-                out["rows"].setdefault(f"{kind}: {name}", {})[contender.name] = row
+                rows[contender.name] = row
                 print(kind, name, contender.name, row, flush=True)
         out["codes"][contender.name] = contender.codes_used()
     return out
+
+
+def _at_equal_bits(contender: Contender, rows: dict) -> Contender:
+    """Returns components as many as the bits allow that ours took for the same spectra; others as they are."""
+    bits = rows.get(OURS, {}).get("bits")
+    if not isinstance(contender.codec, Components) or bits is None:
+        return contender
+    count = max(1, min(contender.codec.count, int((bits - 12) // contender.codec.bits)))
+    return Contender(contender.name, contender.codec.reduced(count, contender.codec.bits))
 
 
 def twin_rows(given: argparse.Namespace) -> dict:
@@ -171,7 +184,7 @@ def _image_tokenizer(given: argparse.Namespace) -> Tokenizer | None:
 
 def images(given: argparse.Namespace) -> dict:
     codec = _image_tokenizer(given)
-    return {"rows": {} if codec is None else image_rows(codec, given.objects, given.data)}
+    return {"rows": {} if codec is None else image_rows(codec, given.objects, given.hsc)}
 
 
 def scalars(given: argparse.Namespace) -> dict:
@@ -201,9 +214,9 @@ def scalars(given: argparse.Namespace) -> dict:
 
 def figures(given: argparse.Namespace) -> None:
     sets = {**real(given.data), **simulated(8)}
-    round_trips(contenders(given), sets, RESULTS / "round_trips.png")
-    if (RESULTS / "spectra.json").is_file():
-        losses(RESULTS, RESULTS / "losses.png")
+    round_trips(contenders(given), sets, given.results / "round_trips.png")
+    if (given.results / "spectra.json").is_file():
+        losses(given.results, given.results / "losses.png")
 
 
 SECTIONS = {
@@ -237,24 +250,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--baseline", default="runs/baseline/tokenizer", help="folder of the trained baseline")
     parser.add_argument("--bundle", default="aion-nano", help="model whose scalars are measured")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--hsc", type=Path, help="hsc_cosmos.npz of scarlet, for real images")
     parser.add_argument("--objects", type=int, default=128, help="simulated objects of each kind")
     parser.add_argument("--twins", type=int, default=1000, help="objects seen by both surveys")
     parser.add_argument("--no-linear", dest="linear", action="store_false", help="without principal components")
+    parser.add_argument("--results", type=Path, default=FOLDER / "results", help="folder for what is measured")
     parser.add_argument("--only", nargs="+", default=LAST_TOO, help="sections; `write` is the README")
     given = parser.parse_args(arguments)
     for name in given.only:
         if name not in LAST_TOO:
             parser.error(f"unknown section {name!r}; {near_miss(name, LAST_TOO)}")
-    RESULTS.mkdir(exist_ok=True)
+    given.results.mkdir(parents=True, exist_ok=True)
     for name in given.only:
         if name in SECTIONS:
             result = {**SECTIONS[name](given), "facts": facts(given)}
-            (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            (given.results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(name, json.dumps(result["rows"], indent=1), flush=True)
     if "figures" in given.only:
         figures(given)
     if "write" in given.only:
-        write(RESULTS, FOLDER / "README.md")
+        write(given.results, FOLDER / "README.md")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ A recipe has these sections:
 - `[fit]`, for tokenizers that are fitted to data first: `modality`, number of `objects`, and what `fit` takes;
 - `[sources.NAME]`, one for each source of data: `modality = "desi_spectrum"` for objects of the sky,
   `modality = ["desi_spectrum", "sdss_spectrum"]` for pairs (the loss gets a tuple: the same objects by the one and by
-  the other), or `reader = "miles"` with its settings; `weight` (how often it has its turn; 1), `batch` (else that of
-  the training), `[sources.NAME.sky]` (over `[sky]`);
+  the other), or `reader = "miles"` or `"binned"` with its settings; `weight` (how often it has its turn; 1), `batch`
+  (else that of the training), `[sources.NAME.sky]` (over `[sky]`);
 - `[training]`: `steps`, `batch`, and what `aion.training.train` takes.
 
 The recipe of a family, of tokenizers that are only fitted, has instead:
@@ -29,6 +29,7 @@ import argparse
 from pathlib import Path
 
 from baseline import FixedGrid
+from binned import binned_reader
 from miles import DATA, miles_reader
 
 from aion.recipes import fit_family, is_family, train_tokenizer
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = train_tokenizer(
         given.recipe,
         given.output,
-        readers={"miles": miles_reader(given.data)},
+        readers={"binned": binned_reader, "miles": miles_reader(given.data)},
         others=(FixedGrid,),
         device=given.device,
         steps=given.steps,

@@ -25,6 +25,7 @@ SPECTRA = {
 }
 MEASURES = {
     "r2": "R² of median-normalised flux",
+    "r2_clean": "R² of the same without noise",
     "residual_percent": "median residual, %",
     "chi2_median": "reduced chi-square, median",
     "bits": "bits per object",
@@ -46,6 +47,8 @@ def _spectra(result: dict) -> Iterator[str]:
         first = next((r for r in row.values() if "n" in r), {})
         head = f"{label} (n = {first.get('n')}, S/N {first.get('snr_median')})"
         for key, what in MEASURES.items():
+            if key not in first and key == "r2_clean":
+                continue
             yield _row(head, what, [row.get(name, {}).get(key) for name in NAMES], wanted.get(key, ""))
             head = ""
         if "chi2" in wanted:
@@ -107,7 +110,7 @@ def _images(result: dict) -> Iterator[str]:
             ("bits", "bits per object", ""),
             ("codes", "share of each codebook used", ">= .80"),
         ):
-            yield _row(head, what, [row[key], None, None], wanted)
+            yield _row(head, what, [row.get(key), None, None], wanted)
             head = ""
 
 

@@ -1,0 +1,170 @@
+r"""Atoms: what the codes of a spectrum cannot carry, as Gaussians in ln wavelength found by pursuit.
+
+An atom is :math:`a\,\exp(-(x - c)^2/2\sigma^2)` with centre, width and signed amplitude on fixed grids, one id. With
+residual r and ivar w of the pixels, adding it lowers the chi-square by
+
+.. math:: 2 a \sum w r g - a^2 \sum w g^2,
+
+and both sums are products of a fixed dictionary with what the pixels left on a fine ladder. In each round every rung
+offers its best atom; those that beat their neighbours are taken, the residual is updated, until none lowers the
+chi-square by more than a threshold or the budget is spent. The threshold is the price of an atom: 12 bits and the
+choice of its rung, 2 ln 2 each in units of chi-square, are 27.
+
+References:
+    | Matching Pursuits with Time-Frequency Dictionaries (Mallat and Zhang, 1993), IEEE Trans. Signal Process. 41, 3397
+"""
+
+__all__ = ["Atoms"]
+
+import math
+
+import torch
+
+from torch import Tensor, nn
+
+from aion.tokenizers.ladder import Window
+
+OFFSETS = 32  # centres in a rung
+SIGMAS = (0.4, 0.8, 1.6, 3.2)  # in cells
+LEVELS = 16  # of the logarithm of the amplitude; the sign doubles them
+AMPLITUDES = (0.03, 1000.0)  # the smallest and the largest, in units of the flux scale
+FINE = 4  # nodes of the fine ladder per cell
+REACH = 4.0  # in sigma; beyond, an atom is zero
+WORTH = 0.1  # atoms worth less than this share of a spectrum's best wait for the next round
+
+
+class Atoms(nn.Module):
+    """Finds and renders atoms; it has no parameters.
+
+    Arguments:
+        cells: number of cells in a rung.
+        budget: most atoms of a spectrum.
+        threshold: least decrease of the chi-square.
+    """
+
+    size = OFFSETS * len(SIGMAS) * 2 * LEVELS
+
+    def __init__(self, cells: int, budget: int, threshold: float = 30.0) -> None:
+        super().__init__()
+        self.cells, self.budget, self.threshold = cells, budget, threshold
+        self.margin = math.ceil(max(SIGMAS) * FINE * REACH)
+        offset = (torch.arange(OFFSETS, device="cpu") + 0.5) / OFFSETS * cells
+        sigma = torch.tensor(SIGMAS, device="cpu")
+        node = (torch.arange(cells * FINE + 2 * self.margin, device="cpu") - self.margin + 0.5) / FINE
+        u = (node - offset[None, :, None]) / sigma[:, None, None]
+        shape = torch.exp(-0.5 * u**2) * (u.abs() <= REACH)
+        self.register_buffer("dictionary", shape.flatten(0, 1), persistent=False)  # (shapes, fine nodes), offset first
+
+    def describe(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns centre (in cells from the blue end of the rung), width (cells) and amplitude (flux scales) of ids."""
+        offset, rest = (ids % OFFSETS + 0.5) / OFFSETS * self.cells, ids // OFFSETS
+        sigma = torch.tensor(SIGMAS, device=ids.device)[rest % len(SIGMAS)]
+        level = rest // len(SIGMAS)
+        low, high = (math.log(a) for a in AMPLITUDES)
+        size = torch.exp(low + (high - low) / (LEVELS - 1) * (level % LEVELS))
+        return offset, sigma, torch.where(level < LEVELS, size, -size)
+
+    @torch.no_grad()
+    def find(
+        self, residual: Tensor, ivar: Tensor, node: Tensor, used: Tensor, measured: Tensor, window: Window
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Finds the atoms of spectra.
+
+        Arguments:
+            residual: observed flux minus that of the codes, in units of the flux scale, `(B, L)`.
+            ivar: in the same units.
+            node: where the pixels lie, see `Window.within`.
+            used: pixels that count.
+            measured: rungs that may have atoms, `(B, R)`.
+            window: the rungs.
+
+        Returns:
+            The rung (counted in the window) and id of every atom `(B, A)`, as they were found, and which there are.
+        """
+        # Clamped: at a S/N of 1e6 a pixel the squares below still fit into float32.
+        weight = ivar.clamp(max=1e12)
+        weight, signal = window.share(node, used, FINE, weight, weight * residual)
+        pad = (self.margin, self.margin)
+        weight, signal = nn.functional.pad(weight, pad), nn.functional.pad(signal, pad)
+        size, step = self.dictionary.shape[1], self.cells * FINE
+        gain, ids = weight.new_zeros(measured.shape), torch.zeros_like(measured, dtype=torch.long)
+        left = torch.full((len(measured),), self.budget, device=weight.device)
+        changed, found = measured, [measured.new_zeros(3, 0, dtype=torch.long)]
+        while changed.any():
+            row, rung = changed.nonzero(as_tuple=True)
+            gain[row, rung], ids[row, rung] = self._score(
+                weight.unfold(1, size, step)[row, rung], signal.unfold(1, size, step)[row, rung]
+            )
+            row, rung = self._take(gain, left)
+            found.append(torch.stack([row, rung, ids[row, rung]]))
+            left -= torch.bincount(row, minlength=len(left))
+            shape, amplitude = self._shape(ids[row, rung])
+            at = rung[:, None] * step + torch.arange(size, device=row.device)
+            # Atoms taken in one round are apart, but their margins overlap: they add.
+            signal.index_put_((row[:, None], at), -weight[row[:, None], at] * amplitude * shape, accumulate=True)
+            changed = torch.zeros_like(measured)
+            for shift in (-1, 0, 1):
+                changed[row, (rung + shift).clamp(0, measured.shape[1] - 1)] = True
+            changed &= measured & (left > 0)[:, None]
+        row, rung, ids = torch.cat(found, dim=1)
+        slot = self.budget - left
+        valid = torch.arange(int(slot.max()), device=row.device) < slot[:, None]
+        order = row.argsort(stable=True)
+        result = torch.zeros(2, *valid.shape, dtype=torch.long, device=row.device)
+        result[:, valid] = torch.stack([rung, ids])[:, order]
+        return result[0], result[1], valid
+
+    def render(self, rung: Tensor, ids: Tensor, valid: Tensor, node: Tensor) -> Tensor:
+        """Adds up atoms at pixels, `(B, L)` in units of the flux scale.
+
+        Arguments:
+            rung: number of the rung of each atom, `(B, A)`.
+            ids: its id.
+            valid: which there are.
+            node: where the pixels lie, see `Ladder.nodes`, `(B, L)`.
+        """
+        flux = node.new_zeros(node.shape, dtype=torch.float32)
+        offset, sigma, amplitude = self.describe(ids)
+        centre, reach = (rung * self.cells + offset).double(), sigma.double() * REACH
+        node = node.contiguous()
+        low = torch.searchsorted(node, centre - reach)
+        high = torch.searchsorted(node, centre + reach, right=True)
+        row, slot = (valid & (high > low)).nonzero(as_tuple=True)
+        if not len(row):
+            return flux
+        low, high, centre = low[row, slot, None], high[row, slot, None], centre[row, slot, None]
+        pixel = low + torch.arange(int((high - low).max()), device=row.device)
+        inside, pixel, row = pixel < high, pixel.clamp(max=node.shape[1] - 1), row[:, None].expand_as(pixel)
+        u = ((node[row, pixel] - centre) / sigma[row[:, 0], slot, None]).float()
+        value = amplitude[row[:, 0], slot, None] * torch.exp(-0.5 * u**2) * inside
+        return flux.index_put_((row, pixel), value, accumulate=True)
+
+    def codebook(self) -> Tensor:
+        """Returns centre, width, sign and log amplitude of every id, scaled to [-1, 1], `(size, 4)`."""
+        offset, sigma, amplitude = self.describe(torch.arange(self.size, device=self.dictionary.device))
+        columns = [offset, sigma.log(), amplitude.sign(), amplitude.abs().log()]
+        return torch.stack([2 * (c - c.min()) / (c.max() - c.min()) - 1 for c in columns], dim=-1)
+
+    def _shape(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the profile of atoms on the fine ladder `(n, W)` and their amplitudes `(n, 1)`."""
+        return self.dictionary[ids % len(self.dictionary)], self.describe(ids)[2][:, None]
+
+    def _score(self, weight: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the decrease of the chi-square by the best atom of windows `(n, W)`, and its id."""
+        num, den = signal @ self.dictionary.T, weight @ self.dictionary.square().T
+        best = (num * num.abs() / den.clamp(min=1e-30)).abs().argmax(1, keepdim=True)
+        num, den = num.gather(1, best)[:, 0], den.gather(1, best)[:, 0].clamp(min=1e-30)
+        low, high = (math.log(a) for a in AMPLITUDES)
+        level = ((num / den).abs().clamp(min=1e-30).log() - low) / (high - low) * (LEVELS - 1)
+        level = level.round().clamp(0, LEVELS - 1).long() + LEVELS * (num < 0)
+        ids = best[:, 0] + len(self.dictionary) * level
+        amplitude = self.describe(ids)[2]
+        return 2 * amplitude * num - amplitude**2 * den, ids
+
+    def _take(self, gain: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns row and rung of the atoms to take: worth it, better than their neighbours, within the budget."""
+        worth = torch.maximum(gain.amax(1, keepdim=True) * WORTH, gain.new_tensor(self.threshold))
+        padded = nn.functional.pad(gain, (1, 1))
+        taken = (gain > worth) & (gain > padded[:, :-2]) & (gain >= padded[:, 2:])
+        rank = torch.where(taken, gain, 0.0).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return (taken & (rank < left[:, None])).nonzero(as_tuple=True)
