@@ -4,7 +4,7 @@ import torch
 from aion.sky import Sky
 from aion.sky.stellar import SURVEYS, empty_star
 
-EVERY = pytest.mark.parametrize("name", SURVEYS)
+EVERY = pytest.mark.parametrize("name", list(SURVEYS))
 PIXELS = {"gaia_xp_spectrum": 343, "apogee_spectrum": 7901, "galah_spectrum": 4 * 4096}
 ENDS = {
     "gaia_xp_spectrum": [(3360, 10200)],
