@@ -204,7 +204,8 @@ class ImageTokenizer(Tokenizer):
     def decode(self, tokens: Tokens, like: Image | None = None) -> Image:
         """Renders tokens in the bands and on the pixels of `like`; ivar is 0 in coarse patches without a token.
 
-        Tokens may come in any order, and any of the finer ones may be left out.
+        Tokens may come in any order, and any of the finer ones may be left out. A band that was not given to `encode` is
+        a guess from the others, and its ivar does not tell how good.
 
         Raises:
             ValueError: without `like`, for a band not read, an id out of range or a token that is no patch of `like`.
