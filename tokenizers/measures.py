@@ -30,7 +30,7 @@ class Contender:
 
     def __init__(self, name: str, codec: Tokenizer | Components) -> None:
         self.name, self.codec = name, codec
-        self.used: dict[str, set[int]] = {}
+        self.used: dict[tuple[int, int], set[int]] = {}
 
     @torch.no_grad()
     def round_trip(self, spectrum: Spectrum) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,15 +47,18 @@ class Contender:
         possible = self.codec.possible(tokens.position)
         if possible is None:
             possible = torch.ones(*tokens.ids.shape, self.codec.size, dtype=torch.bool)
-        choices = possible.sum(-1)
-        for count in choices[tokens.valid].unique().tolist():
-            kind = tokens.valid & (choices == count)
-            self.used.setdefault(count, set()).update(tokens.ids[kind].unique().tolist())
+        choices, first = possible.sum(-1), possible.long().argmax(-1)
+        for kind in torch.stack([first, choices], -1)[tokens.valid].unique(dim=0).tolist():
+            of_kind = tokens.valid & (first == kind[0]) & (choices == kind[1])
+            self.used.setdefault(tuple(kind), set()).update(tokens.ids[of_kind].unique().tolist())
         return decoded.flux, decoded.measured, (choices.clamp(min=1).log2() * tokens.valid).sum(1)
 
     def codes_used(self) -> dict[str, float]:
-        """Returns the share of the ids that were ever used, by the number of ids that are possible at a place."""
-        return {str(count): round(len(ids) / count, 4) for count, ids in self.used.items()}
+        """Returns the share of the ids that were ever used, for each range of ids that is possible at some place."""
+        return {
+            f"ids {first} to {first + count - 1}": round(len(ids) / count, 4)
+            for (first, count), ids in sorted(self.used.items())
+        }
 
     @torch.no_grad()
     def embed(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:

@@ -285,7 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
     given.results.mkdir(parents=True, exist_ok=True)
     for name in given.only:
         if name in SECTIONS:
-            result = merged(stored(given, name), {**SECTIONS[name](given), "facts": facts(given)})
+            new = {**SECTIONS[name](given), "facts": facts(given)}
+            result = merged(stored(given, name), new)
             (given.results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(name, json.dumps(result["rows"], indent=1), flush=True)
     if "figures" in given.only:

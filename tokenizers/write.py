@@ -57,7 +57,7 @@ def _spectra(result: dict) -> Iterator[str]:
     for name in NAMES[:2]:
         for count, share in result["codes"].get(name, {}).items():
             values = [share if name == other else None for other in NAMES]
-            yield _row("all of the above", f"share used of {count} codes", values, ">= .80")
+            yield _row("all of the above", f"share used of {count}", values, ">= .80")
 
 
 def _twins(result: dict) -> Iterator[str]:
