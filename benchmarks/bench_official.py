@@ -327,16 +327,16 @@ def parity(theirs, work, sizes):
         print(f"| tokens of {name} | {100 * share:.3f} % the same |")
 
 
-def turns(theirs, task, rounds, **arguments):
+def turns(interpreter, task, rounds, **arguments):
     """Runs a task of both packages in turn, so that a machine whose speed drifts is fair to both.
 
-    Arguments name each variant of ours, such as `{"float32": {...}}`; theirs is a pair of a name and arguments. Returns
-    the results of each by name, in order, and checks nothing.
+    Each argument names a variant and holds whose it is, `"theirs"` (which the interpreter runs) or `"ours"`, and its
+    options. Returns the results of each by name, a list with one of every round.
     """
     found = {name: [] for name in arguments}
     for _ in range(rounds):
         for name, (side, options) in arguments.items():
-            python, script = (theirs, WORKER) if side == "theirs" else (sys.executable, HERE)
+            python, script = (interpreter, WORKER) if side == "theirs" else (sys.executable, HERE)
             found[name].append(run(python, script, task, **options))
     return found
 
