@@ -143,7 +143,7 @@ def table(folder: Path) -> str:
         if path.is_file():
             result = json.loads(path.read_text())
             lines += part(result)
-            shown |= {key: value for key, value in result["facts"].items() if isinstance(value, dict)}
+            shown = {key: value for key, value in result["facts"].items() if isinstance(value, dict)} | shown
     hashes = [f"{key} `{(value.get('tokenizer_sha256') or '')[:12]}`" for key, value in shown.items()]
     return "\n".join([*lines, "", f"Measured: {', '.join(hashes)}."])
 
