@@ -72,7 +72,9 @@ def losses(results: Path, path: Path) -> None:
             points = [
                 (i, value(rows[label][name])) for i, label in enumerate(labels) if "r2" in rows[label].get(name, {})
             ]
-            axis.plot([v for _, v in points], [i + 0.2 * (1 - k) for i, _ in points], "o", color=colour, label=name)
+            if points:
+                where = [i + 0.2 * (1 - k) for i, _ in points]
+                axis.plot([v for _, v in points], where, "o", color=colour, label=name)
     for axis, label in ((left, "1 - R² (lower is better)"), (right, "median reduced chi-square (1 is the noise)")):
         axis.set_xscale("log")
         axis.set_xlabel(label)
