@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from torch import Tensor
 
-from aion.observations import Observation, Scalar
+from aion.observations import Observation, Scalar, stackable
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +69,7 @@ class Catalog(Observation):
             TypeError: for anything that is no catalogue.
             ValueError: for none at all.
         """
-        for catalog in catalogs:
-            if not isinstance(catalog, cls):
-                msg = f"Catalog.stack: wanted Catalog, given {type(catalog).__name__}"
-                raise TypeError(msg)
-        if not catalogs:
-            msg = "Catalog.stack: wanted at least one observation, given none"
-            raise ValueError(msg)
-        longest = max(catalog.x.shape[1] for catalog in catalogs)
+        longest = max(catalog.x.shape[1] for catalog in stackable(catalogs, cls))
 
         def fill(value: Tensor) -> Tensor:
             return F.pad(value, (0, longest - value.shape[1]), value=math.nan)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from torch import Tensor
 
-from aion.observations import PIXEL_SCALES, Observation, Scalar
+from aion.observations import PIXEL_SCALES, Observation, Scalar, stackable
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +59,7 @@ class Field(Observation):
             TypeError: for anything that is no field.
             ValueError: for none at all.
         """
-        for field in maps:
-            if not isinstance(field, cls):
-                msg = f"Field.stack: wanted Field, given {type(field).__name__}"
-                raise TypeError(msg)
-        if not maps:
-            msg = "Field.stack: wanted at least one observation, given none"
-            raise ValueError(msg)
-        height, width = (max(field.value.shape[axis] for field in maps) for axis in (1, 2))
+        height, width = (max(field.value.shape[axis] for field in stackable(maps, cls)) for axis in (1, 2))
 
         def place(value: Tensor) -> Tensor:
             h, w = value.shape[1:]

@@ -8,7 +8,18 @@ One rule replaces every mask: **ivar == 0 means "not measured"**. Bad pixels, Na
 are that one case; the flux stored there is 0 and influences nothing. A scalar that was not measured is NaN.
 """
 
-__all__ = ["BANDS", "BAND_ALIASES", "Image", "Observation", "PIXEL_SCALES", "Scalar", "Spectrum", "near_miss", "rows"]
+__all__ = [
+    "BANDS",
+    "BAND_ALIASES",
+    "Image",
+    "Observation",
+    "PIXEL_SCALES",
+    "Scalar",
+    "Spectrum",
+    "near_miss",
+    "rows",
+    "stackable",
+]
 
 import difflib
 
@@ -254,7 +265,7 @@ class Spectrum(Observation):
     @classmethod
     def stack(cls, spectra: Sequence["Spectrum"]) -> "Spectrum":
         """Joins batches of spectra; shorter grids are padded at the red end with unmeasured pixels."""
-        length = max(_some(spectra, cls), key=lambda s: s.flux.shape[1]).flux.shape[1]
+        length = max(stackable(spectra, cls), key=lambda s: s.flux.shape[1]).flux.shape[1]
 
         def pad(value: Tensor, fill: Tensor) -> Tensor:
             return torch.cat([value, fill.expand(-1, length - value.shape[1])], dim=1)
@@ -335,7 +346,7 @@ class Image(Observation):
     @classmethod
     def stack(cls, images: Sequence["Image"]) -> "Image":
         """Joins batches of images: smaller stamps are centred in unmeasured pixels, missing bands are unmeasured."""
-        bands = tuple(dict.fromkeys(band for image in _some(images, cls) for band in image.bands))
+        bands = tuple(dict.fromkeys(band for image in stackable(images, cls) for band in image.bands))
         height, width = (max(image.flux.shape[axis] for image in images) for axis in (2, 3))
 
         def place(image: "Image", value: Tensor) -> Tensor:
@@ -386,14 +397,19 @@ class Scalar(Observation):
     @classmethod
     def stack(cls, scalars: Sequence["Scalar"]) -> "Scalar":
         """Joins batches of scalars of one width."""
-        if len(shapes := {tuple(s.value.shape[1:]) for s in _some(scalars, cls)}) > 1:
+        if len(shapes := {tuple(s.value.shape[1:]) for s in stackable(scalars, cls)}) > 1:
             msg = f"Scalar.stack: widths differ: {sorted(shapes)}"
             raise ValueError(msg)
         return cls(torch.cat([s.value for s in scalars]))
 
 
-def _some(observations: Sequence[Observation], kind: type) -> Sequence[Observation]:
-    """Returns the sequence if it holds at least one observation and only the wanted kind."""
+def stackable(observations: Sequence[Observation], kind: type) -> Sequence[Observation]:
+    """Returns the sequence if it holds at least one observation and only the wanted kind.
+
+    Raises:
+        TypeError: for another kind.
+        ValueError: for none at all.
+    """
     if not observations:
         msg = f"{kind.__name__}.stack: wanted at least one observation, given none"
         raise ValueError(msg)
