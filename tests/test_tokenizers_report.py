@@ -150,12 +150,12 @@ def test_held_out_data_are_there_and_have_signal(script):
 def test_the_table_is_written_between_its_markers(tmp_path, script):
     write = script("write")
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{write.BEGIN}\nold\n{write.END}\nafter\n")
+    readme.write_text(f"before\n{write.BEGIN}\nwritten before\n{write.END}\nafter\n")
     write.write(FOLDER / "results", readme)
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "written before" not in text
     write.write(FOLDER / "results", readme)
     assert readme.read_text() == text
 
