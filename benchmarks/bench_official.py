@@ -12,7 +12,6 @@ times and ratios are medians over them.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from bench_official_worker import peak, timed
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve()
@@ -37,21 +37,6 @@ SIDES, KINDS = ("theirs", "ours"), ("float32", "bfloat16")
 
 
 # ---- tasks of this package, each in a process of its own
-
-
-def timed(function, runs):
-    """Returns the median time in seconds of `runs` calls after one more."""
-    function()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
-
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def query(model, name, count):

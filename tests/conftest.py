@@ -142,6 +142,13 @@ def tiny_model(tokenizers):
     return AION(tokenizers, modalities, shape, provenance={"data": "none: untrained"}).eval()
 
 
+@pytest.fixture
+def bundle(tiny_model, tmp_path) -> Path:
+    """Writes `tiny_model` to a folder."""
+    tiny_model.save_pretrained(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
     """Makes a small published checkpoint of all 40 modalities, with tokenizers."""

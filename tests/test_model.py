@@ -1,6 +1,4 @@
-"""AION: invariances of the embedding, round trips of the bundle, refusals."""
-
-from pathlib import Path
+"""AION: invariances of the embedding, predictions and reconstructions, refusals."""
 
 import pytest
 import torch
@@ -8,12 +6,6 @@ import torch
 from aion import AION, Image, Scalar, Spectrum
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}  # float32, sums in another order
-
-
-@pytest.fixture
-def bundle(tiny_model, tmp_path) -> Path:
-    tiny_model.save_pretrained(tmp_path / "bundle")
-    return tmp_path / "bundle"
 
 
 def clone(observations):

@@ -15,18 +15,6 @@ from aion import AION
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}  # float32, sums in another order
 
 
-@pytest.fixture
-def bundle(tiny_model, tmp_path) -> Path:
-    tiny_model.save_pretrained(tmp_path / "bundle")
-    return tmp_path / "bundle"
-
-
-def clone(observations):
-    return {
-        n: {k: v.clone() for k, v in vars(o).items() if isinstance(v, torch.Tensor)} for n, o in observations.items()
-    }
-
-
 def edit(folder: Path, change) -> None:
     config = json.loads((folder / "config.json").read_text())
     change(config)

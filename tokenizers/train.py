@@ -59,4 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # a bad recipe or file, which the message names
+        msg = f"train.py: error: {error}"
+        raise SystemExit(msg) from error

@@ -5,7 +5,7 @@ A convolution of a tile of pixels :math:`x` with a kernel :math:`w` is bilinear 
 a matrix product over them, which is nearly all of the work, and the three transforms are cheap. Winograd's algorithm
 needs 16 products for 2 x 2 pixels of a 3 x 3 kernel (36 directly); the Fourier transform, with three real products for
 each complex one, 292 for 8 x 8 pixels of a 7 x 7 kernel (3136 directly). Since far fewer numbers are added up, the
-rounding is smaller than that of the direct sum: for 512 channels 3e-6 instead of 1.4e-5, of outputs of order 1.
+rounding is smaller than that of the direct sum: for 512 channels 4e-6 at most instead of 1.4e-5, of outputs of order 1.
 
 References:
     | Fast Algorithms for Convolutional Neural Networks (Lavin and Gray, 2015), arXiv 1509.09308
