@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 NAME = "checkpoint.safetensors"
+OPTIMIZERS = ("adamw", "muon")
+HIDDEN = 32  # rows and columns that a matrix must have for Muon: what is narrower maps from or to a few numbers
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float = 0.1) -> float:
@@ -40,6 +42,7 @@ def train(
     lr: float = 1e-3,
     warmup: float = 0.1,
     weight_decay: float = 0.05,
+    optimizer: str = "adamw",
     clip: float = 1.0,
     generator: torch.Generator | None = None,
     checkpoint: Path | str | None = None,
@@ -49,7 +52,7 @@ def train(
     log_every: int = 20,
     progress: str | None = None,
 ) -> nn.Module:
-    """Minimises `module.loss(data(step), generator)["loss"]` with AdamW and returns the module, trained in place.
+    """Minimises `module.loss(data(step), generator)["loss"]` and returns the module, trained in place.
 
     Arguments:
         module: has `loss(batch, generator) -> dict[str, Tensor]`.
@@ -58,6 +61,7 @@ def train(
         lr: peak learning rate, see `learning_rate`.
         warmup: share of the steps in which the rate rises.
         weight_decay: of matrices; vectors (norms, biases) are not decayed.
+        optimizer: "adamw", or "muon" for matrices between hidden layers and AdamW for the rest.
         clip: largest norm of the gradient.
         generator: source of the draws of the loss, on the CPU.
         checkpoint: folder to write checkpoints to, and to resume from if it holds one.
@@ -69,26 +73,32 @@ def train(
 
     Raises:
         FloatingPointError: if the loss is not finite; the last checkpoint stays.
-        ValueError: if the checkpoint folder holds a checkpoint of another identity or of more steps.
+        ValueError: if the checkpoint folder holds a checkpoint of another identity or of more steps, or for an
+            optimizer that is unknown.
+
+    References:
+        | Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2017), arXiv 1711.05101
+        | Muon is Scalable for LLM Training (Liu et al., 2025), arXiv 2502.16982
     """
-    optimizer = _optimizer(module, lr, weight_decay)
+    optimizers = _optimizers(module, optimizer, lr, weight_decay)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     folder = None if checkpoint is None else Path(checkpoint)
-    run = _Run(module, optimizer, generator, folder, identity)
+    run = _Run(module, optimizers, generator, folder, identity)
     start = run.resume(steps)
     module.train()
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=progress, disable=None if progress else True)
     for step in bar:
-        for group in optimizer.param_groups:
+        for group in (group for one in optimizers for group in one.param_groups):
             group["lr"] = learning_rate(step, steps, lr, warmup)
         terms = module.loss(data(step), generator)
         if not torch.isfinite(terms["loss"]):
             msg = f"the loss is {terms['loss'].item()} at step {step}: lower lr (now {lr}) or look at the batch"
             raise FloatingPointError(msg)
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(module.parameters(), clip)
-        optimizer.step()
+        for one in optimizers:
+            one.step()
         if log is not None and (step % log_every == 0 or step == steps - 1):
             _append(Path(log), step, terms)
             bar.set_postfix(loss=f"{terms['loss'].item():.3f}", refresh=False)
@@ -103,11 +113,19 @@ def elapsed(checkpoint: Path | str) -> float:
         return float(file.metadata()["seconds"])
 
 
-def _optimizer(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+def _optimizers(module: nn.Module, name: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    if name not in OPTIMIZERS:
+        msg = f"optimizer: wanted one of {', '.join(OPTIMIZERS)}, given {name!r}"
+        raise ValueError(msg)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    hidden = [p for p in trained if name == "muon" and p.ndim == 2 and min(p.shape) >= HIDDEN]
+    matrices = [p for p in trained if p.ndim > 1 and not any(p is q for q in hidden)]
+    vectors = [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    rest = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    if not hidden:
+        return [rest]
+    return [rest, torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")]
 
 
 def _append(log: Path, step: int, terms: dict[str, Tensor]) -> None:
@@ -119,8 +137,8 @@ def _append(log: Path, step: int, terms: dict[str, Tensor]) -> None:
 class _Run:
     """Holds the whole state of a training, and its checkpoint: one file, written under another name first."""
 
-    def __init__(self, module: nn.Module, optimizer, generator, folder: Path | None, identity: str) -> None:
-        self.module, self.optimizer, self.generator = module, optimizer, generator
+    def __init__(self, module: nn.Module, optimizers, generator, folder: Path | None, identity: str) -> None:
+        self.module, self.optimizers, self.generator = module, optimizers, generator
         self.folder, self.identity = folder, identity
         self.started = time.monotonic()
 
@@ -129,8 +147,10 @@ class _Run:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"module.{k}": v.contiguous() for k, v in self.module.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                name = f"optimizer.{number}.{index}"
+                tensors |= {f"{name}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
         tensors["generator"] = self.generator.get_state()
         facts = {"step": step, "identity": self.identity, "seconds": round(time.monotonic() - self.started, 1)}
         temporary = self.folder / f".{NAME}.part"
@@ -156,11 +176,13 @@ class _Run:
                 part, name = key.split(".", 1)
                 parts[part][name] = value
         self.module.load_state_dict(parts["module"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts["optimizer"].items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for number, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in parts["optimizer"].items():
+                owner, index, name = key.split(".", 2)
+                if int(owner) == number:
+                    state.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.generator.set_state(tensors["generator"])
         self.started -= float(facts["seconds"])
         return step

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aion.tokenizers.ladder import Ladder
-from aion.tokenizers.refine import AMPLITUDES, REACH, Atoms
+from aion.tokenizers.refine import REACH, Atoms, clipped
 
 RUNGS, CELLS = 12, 16
 
@@ -25,22 +25,23 @@ def bump(node: torch.Tensor, centre: float, sigma: float, amplitude: float) -> t
     return (amplitude * torch.exp(-0.5 * ((node - centre) / sigma) ** 2)).float()
 
 
-def find(atoms: Atoms, residual: torch.Tensor, ivar: torch.Tensor, window, node: torch.Tensor | None = None):
-    node = grid(len(residual)) if node is None else node
+def find(atoms: Atoms, residual: torch.Tensor, ivar: torch.Tensor, window, budget: int = 10):
     measured = torch.ones(len(residual), RUNGS, dtype=torch.bool)
-    return atoms.find(residual, ivar, node, ivar > 0, measured, window)
+    most = torch.full((len(residual),), budget)
+    return atoms.find(residual, ivar, grid(len(residual)), ivar > 0, measured, window, most)
 
 
 def test_every_id_is_another_atom():
-    book = Atoms(CELLS, 10).codebook()
-    assert book.shape == (Atoms.size, 4)
+    atoms = Atoms(CELLS)
+    book = atoms.codebook()
+    assert book.shape == (atoms.size, 4)
     assert book.abs().max() <= 1
-    assert len(book.unique(dim=0)) == Atoms.size == 4096
+    assert len(book.unique(dim=0)) == atoms.size == 4096
 
 
 def test_rendering_is_the_sum_of_gaussians(generator):
-    atoms, node = Atoms(CELLS, 6), grid(3)
-    ids = torch.randint(Atoms.size, (3, 6), generator=generator)
+    atoms, node = Atoms(CELLS), grid(3)
+    ids = torch.randint(atoms.size, (3, 6), generator=generator)
     rung = torch.randint(RUNGS, (3, 6), generator=generator)
     valid = torch.rand(3, 6, generator=generator) < 0.7
     offset, sigma, amplitude = atoms.describe(ids)
@@ -54,9 +55,9 @@ def test_rendering_is_the_sum_of_gaussians(generator):
 @pytest.mark.parametrize("amplitude", [-40.0, 0.5, 7.0, 300.0])
 @pytest.mark.parametrize("sigma", [0.5, 1.1, 3.0])
 def test_a_line_is_carried_by_few_atoms(window, amplitude, sigma):
-    atoms, node = Atoms(CELLS, 8), grid()
+    atoms, node = Atoms(CELLS), grid()
     line, ivar = bump(node, 70.3, sigma, amplitude), torch.full((1, 480), (50 / amplitude) ** 2)
-    rung, ids, valid = find(atoms, line, ivar, window)
+    rung, ids, valid = find(atoms, line, ivar, window, budget=8)
     assert 1 <= valid.sum() <= 6
     assert (rung - 70.3 / CELLS + 0.5).abs().max() <= 1
     left = (line - atoms.render(rung, ids, valid, node)).square() * ivar
@@ -64,12 +65,12 @@ def test_a_line_is_carried_by_few_atoms(window, amplitude, sigma):
 
 
 def test_each_atom_lowers_the_chi_square_by_more_than_the_threshold(window, generator):
-    atoms = Atoms(CELLS, 30)
+    atoms = Atoms(CELLS)
     node, ivar = grid(4), torch.rand(4, 480, generator=generator) * 4
     lines = sum(bump(node, c, s, a) for c, s, a in ((20, 1, 30), (23, 2, -8), (100.4, 0.6, 90), (150, 3, 3)))
     residual = lines + torch.randn(4, 480, generator=generator) / ivar.sqrt().clamp(min=1e-3)
     residual = torch.where(ivar > 0, residual, 0.0)
-    rung, ids, valid = find(atoms, residual, ivar, window)
+    rung, ids, valid = find(atoms, residual, ivar, window, budget=30)
     before = (residual.square() * ivar).sum(1)
     after = ((residual - atoms.render(rung, ids, valid, node)).square() * ivar).sum(1)
     assert (before - after > 0.9 * atoms.threshold * valid.sum(1)).all()
@@ -78,14 +79,14 @@ def test_each_atom_lowers_the_chi_square_by_more_than_the_threshold(window, gene
 
 def test_noise_alone_makes_next_to_no_atoms(window, generator):
     residual = torch.randn(50, 480, generator=generator)
-    _, _, valid = find(Atoms(CELLS, 30), residual, torch.ones(50, 480), window)
+    _, _, valid = find(Atoms(CELLS), residual, torch.ones(50, 480), window, budget=30)
     assert valid.sum() <= 2
 
 
 def test_the_budget_goes_to_the_strongest(window):
     node = grid()
     residual = bump(node, 30.25, 0.8, 5.0) + bump(node, 90.25, 0.8, 50.0) + bump(node, 150.25, 0.8, 5.0)
-    rung, _, valid = find(Atoms(CELLS, 1), residual, torch.full((1, 480), 100.0), window)
+    rung, _, valid = find(Atoms(CELLS), residual, torch.full((1, 480), 100.0), window, budget=1)
     assert valid.sum() == 1
     assert rung[0, 0] == 90 // CELLS
 
@@ -94,11 +95,12 @@ def test_unmeasured_pixels_and_rungs_have_no_atoms(window):
     node = grid()
     residual = bump(node, 100.0, 1.0, 50.0) + 1e6 * ((node > 20) & (node < 40))
     ivar = 100.0 * ~((node > 20) & (node < 40))
-    rung, _, valid = find(Atoms(CELLS, 9), residual.float(), ivar.float(), window)
+    rung, _, valid = find(Atoms(CELLS), residual.float(), ivar.float(), window)
     assert set(rung[valid].tolist()) <= {5, 6}
     measured = torch.ones(1, RUNGS, dtype=torch.bool)
     measured[0, 5:8] = False
-    rung, _, valid = Atoms(CELLS, 9).find(residual.float(), ivar.float(), node, ivar > 0, measured, window)
+    most = torch.tensor([9])
+    rung, _, valid = Atoms(CELLS).find(residual.float(), ivar.float(), node, ivar > 0, measured, window, most)
     assert not torch.isin(rung[valid], torch.tensor([5, 6, 7])).any()
 
 
@@ -107,10 +109,10 @@ def test_one_alone_is_the_same_as_in_a_batch(window, generator):
     residual = torch.randn(5, 480, generator=generator)
     for i in range(5):
         residual[i] += bump(node[i], 20 + 30 * i, 1.0, 4.0 * 3**i)
-    atoms, ivar = Atoms(CELLS, 7), torch.full((5, 480), 25.0)
-    rung, ids, valid = find(atoms, residual, ivar, window)
+    atoms, ivar = Atoms(CELLS), torch.full((5, 480), 25.0)
+    rung, ids, valid = find(atoms, residual, ivar, window, budget=7)
     for i in range(5):
-        alone = find(atoms, residual[i : i + 1], ivar[i : i + 1], window)
+        alone = find(atoms, residual[i : i + 1], ivar[i : i + 1], window, budget=7)
         assert torch.equal(alone[0][alone[2]], rung[i][valid[i]])
         assert torch.equal(alone[1][alone[2]], ids[i][valid[i]])
 
@@ -118,7 +120,38 @@ def test_one_alone_is_the_same_as_in_a_batch(window, generator):
 @pytest.mark.parametrize("ivar", [1e-30, 1e30])
 def test_extreme_ivar_gives_finite_atoms(window, ivar):
     node = grid()
-    rung, ids, valid = find(Atoms(CELLS, 5), bump(node, 50.0, 1.0, 1e5), torch.full((1, 480), ivar), window)
-    flux = Atoms(CELLS, 5).render(rung, ids, valid, node)
+    atoms = Atoms(CELLS)
+    rung, ids, valid = find(atoms, bump(node, 50.0, 1.0, 1e5), torch.full((1, 480), ivar), window, budget=5)
+    flux = atoms.render(rung, ids, valid, node)
     assert torch.isfinite(flux).all()
-    assert flux.abs().max() <= 5 * AMPLITUDES[1] * 1.01
+    assert flux.abs().max() <= 5 * atoms.describe(torch.arange(atoms.size))[2].max() * 1.01
+
+
+def test_each_spectrum_has_its_own_budget(window):
+    node = grid(3)
+    residual = sum(bump(node, c, 0.8, 50.0) for c in (30.25, 90.25, 150.25))
+    measured, ivar = torch.ones(3, RUNGS, dtype=torch.bool), torch.full((3, 480), 100.0)
+    most = torch.tensor([0, 2, 3])
+    _, _, valid = Atoms(CELLS).find(residual, ivar, node, ivar > 0, measured, window, most)
+    assert valid.sum(1).tolist() == [0, 2, 3]
+    assert most.tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("sigma", [1.3, 6.0])
+def test_swells_set_a_continuum_right(window, sigma):
+    swells = Atoms(CELLS, 16, (1.0, 2.0, 4.0, 8.0), 16, (0.002, 2.0))
+    node = grid()
+    wrong, ivar = bump(node, 70.3, sigma, 0.11), torch.full((1, 480), 1e6)
+    rung, ids, valid = find(swells, wrong, ivar, window, budget=8)
+    left = (wrong - swells.render(rung, ids, valid, node)).square()
+    assert left.sum() < 0.02 * wrong.square().sum()
+
+
+def test_clipping_spares_the_continuum_and_limits_lines():
+    residual = torch.full((2, 100), 0.1)
+    residual[0, 50], residual[1] = 30.0, -0.1
+    used = torch.ones(2, 100, dtype=torch.bool)
+    limited = clipped(residual, used)
+    assert limited[0, 50].item() == pytest.approx(0.4)
+    assert torch.equal(limited[1], residual[1])
+    assert torch.equal(clipped(residual, ~used), torch.zeros_like(residual))

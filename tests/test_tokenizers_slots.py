@@ -3,7 +3,7 @@
 import torch
 
 from aion.tokenizers.ladder import Ladder
-from aion.tokenizers.slots import ATOM, CODE, SCALE, collect, compact, join, slots, stands
+from aion.tokenizers.slots import ATOM, CODE, SCALE, SWELL, collect, compact, join, slots, stands
 from aion.tokens import Tokens
 
 
@@ -31,6 +31,7 @@ def test_slots_stand_where_kinds_are_told_apart():
         assert (tokens.position[0, 1:, 1] * 2.0**octave).tolist() == [3, 4, 5, 6, 7, 8]
         assert tokens.ids[:, 0].tolist() == [30, 31]
     assert stands(torch.tensor([[2.0, 5.0], [9.0, 5.0]])).tolist() == [ATOM, ATOM]
+    assert stands(torch.tensor([[-1.0, 16.0], [-7.0, 0.0]])).tolist() == [SWELL, SWELL]
 
 
 def test_groups_return_to_their_rows(generator):

@@ -14,10 +14,10 @@ __all__ = ["GlobalContext"]
 import math
 
 import torch
-import torch.nn.functional as F
 
 from torch import Tensor, nn
 
+from aion.nn.activation import gelu
 from aion.nn.attention import layer_norm
 
 
@@ -42,7 +42,8 @@ class GlobalContext(nn.Module):
         """Maps `(B, D, R)` at positions `(R,)` to the same shape; `mask` `(B, 1, R)` is 1 for those that count."""
         x = (x * mask).movedim(1, -1)
         angle = position[:, None] * self.frequency
-        sums = [x.sum(1), torch.einsum("brd,rd->bd", x, angle.cos()), torch.einsum("brd,rd->bd", x, angle.sin())]
+        # Not by einsum, which would transpose all of x first.
+        sums = [x.sum(1), (x * angle.cos()).sum(1), (x * angle.sin()).sum(1)]
         mean = torch.cat(sums, dim=1) / mask.sum(2).clamp(min=1)
-        y = self.fc2(F.gelu(self.fc1(self.norm(mean))))
+        y = self.fc2(gelu(self.fc1(self.norm(mean))))
         return (x + y[:, None]).movedim(-1, 1) * mask

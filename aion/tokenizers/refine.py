@@ -1,4 +1,4 @@
-r"""Atoms: what the codes of a spectrum cannot carry, as Gaussians in ln wavelength found by pursuit.
+r"""Atoms: what the codes of a spectrum do not carry, as Gaussians in ln wavelength found by pursuit.
 
 An atom is :math:`a\,\exp(-(x - c)^2/2\sigma^2)` with centre, width and signed amplitude on fixed grids, one id. With
 residual r and ivar w of the pixels, adding it lowers the chi-square by
@@ -10,13 +10,18 @@ offers its best atom; those that beat their neighbours are taken, the residual i
 chi-square by more than a threshold or the budget is spent. The threshold is the price of an atom: 12 bits and the
 choice of its rung, 2 ln 2 each in units of chi-square, are 27.
 
+Swells are the same on a ladder 16 times coarser, one cell for a rung: they set the continuum right. Half of what the
+codes alone lose of a star is the level of whole rungs, and a third that of sixteen at a time.
+
 References:
     | Matching Pursuits with Time-Frequency Dictionaries (Mallat and Zhang, 1993), IEEE Trans. Signal Process. 41, 3397
 """
 
-__all__ = ["Atoms"]
+__all__ = ["Atoms", "clipped"]
 
 import math
+
+from collections.abc import Sequence
 
 import torch
 
@@ -24,13 +29,10 @@ from torch import Tensor, nn
 
 from aion.tokenizers.ladder import Window
 
-OFFSETS = 32  # centres in a rung
-SIGMAS = (0.4, 0.8, 1.6, 3.2)  # in cells
-LEVELS = 16  # of the logarithm of the amplitude; the sign doubles them
-AMPLITUDES = (0.03, 1000.0)  # the smallest and the largest, in units of the flux scale
 FINE = 4  # nodes of the fine ladder per cell
 REACH = 4.0  # in sigma; beyond, an atom is zero
 WORTH = 0.1  # atoms worth less than this share of a spectrum's best wait for the next round
+CLIP = 4.0  # residuals larger than so many times the median one are lines, and not for swells
 
 
 class Atoms(nn.Module):
@@ -38,35 +40,52 @@ class Atoms(nn.Module):
 
     Arguments:
         cells: number of cells in a rung.
-        budget: most atoms of a spectrum.
+        offsets: centres in a rung.
+        sigmas: widths in cells.
+        levels: steps of the logarithm of the amplitude; the sign doubles them.
+        amplitudes: the smallest and the largest, in units of the flux scale.
         threshold: least decrease of the chi-square.
     """
 
-    size = OFFSETS * len(SIGMAS) * 2 * LEVELS
-
-    def __init__(self, cells: int, budget: int, threshold: float = 30.0) -> None:
+    def __init__(
+        self,
+        cells: int,
+        offsets: int = 32,
+        sigmas: Sequence[float] = (0.4, 0.8, 1.6, 3.2),
+        levels: int = 16,
+        amplitudes: tuple[float, float] = (0.01, 300.0),
+        threshold: float = 30.0,
+    ) -> None:
         super().__init__()
-        self.cells, self.budget, self.threshold = cells, budget, threshold
-        self.margin = math.ceil(max(SIGMAS) * FINE * REACH)
-        offset = (torch.arange(OFFSETS, device="cpu") + 0.5) / OFFSETS * cells
-        sigma = torch.tensor(SIGMAS, device="cpu")
+        self.cells, self.offsets, self.levels, self.threshold = cells, offsets, levels, threshold
+        self.low, self.high = (math.log(a) for a in amplitudes)
+        self.size = offsets * len(sigmas) * 2 * levels
+        self.margin = math.ceil(max(sigmas) * FINE * REACH)
+        self.near = math.ceil(self.margin / cells / FINE)  # rungs next to its own that an atom changes
+        self.register_buffer("sigmas", torch.tensor(sigmas, device="cpu"), persistent=False)
+        offset = (torch.arange(offsets, device="cpu") + 0.5) / offsets * cells
         node = (torch.arange(cells * FINE + 2 * self.margin, device="cpu") - self.margin + 0.5) / FINE
-        u = (node - offset[None, :, None]) / sigma[:, None, None]
+        u = (node - offset[None, :, None]) / self.sigmas[:, None, None]
         shape = torch.exp(-0.5 * u**2) * (u.abs() <= REACH)
         self.register_buffer("dictionary", shape.flatten(0, 1), persistent=False)  # (shapes, fine nodes), offset first
 
     def describe(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns centre (in cells from the blue end of the rung), width (cells) and amplitude (flux scales) of ids."""
-        offset, rest = (ids % OFFSETS + 0.5) / OFFSETS * self.cells, ids // OFFSETS
-        sigma = torch.tensor(SIGMAS, device=ids.device)[rest % len(SIGMAS)]
-        level = rest // len(SIGMAS)
-        low, high = (math.log(a) for a in AMPLITUDES)
-        size = torch.exp(low + (high - low) / (LEVELS - 1) * (level % LEVELS))
-        return offset, sigma, torch.where(level < LEVELS, size, -size)
+        offset, rest = (ids % self.offsets + 0.5) / self.offsets * self.cells, ids // self.offsets
+        sigma, level = self.sigmas[rest % len(self.sigmas)], rest // len(self.sigmas)
+        size = torch.exp(self.low + (self.high - self.low) / (self.levels - 1) * (level % self.levels))
+        return offset, sigma, torch.where(level < self.levels, size, -size)
 
     @torch.no_grad()
     def find(
-        self, residual: Tensor, ivar: Tensor, node: Tensor, used: Tensor, measured: Tensor, window: Window
+        self,
+        residual: Tensor,
+        ivar: Tensor,
+        node: Tensor,
+        used: Tensor,
+        measured: Tensor,
+        window: Window,
+        budget: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Finds the atoms of spectra.
 
@@ -77,6 +96,7 @@ class Atoms(nn.Module):
             used: pixels that count.
             measured: rungs that may have atoms, `(B, R)`.
             window: the rungs.
+            budget: most atoms of each spectrum, `(B,)`.
 
         Returns:
             The rung (counted in the window) and id of every atom `(B, A)`, as they were found, and which there are.
@@ -88,8 +108,7 @@ class Atoms(nn.Module):
         weight, signal = nn.functional.pad(weight, pad), nn.functional.pad(signal, pad)
         size, step = self.dictionary.shape[1], self.cells * FINE
         gain, ids = weight.new_zeros(measured.shape), torch.zeros_like(measured, dtype=torch.long)
-        left = torch.full((len(measured),), self.budget, device=weight.device)
-        changed, found = measured, [measured.new_zeros(3, 0, dtype=torch.long)]
+        left, changed, found = budget, measured & (budget > 0)[:, None], [measured.new_zeros(3, 0, dtype=torch.long)]
         while changed.any():
             row, rung = changed.nonzero(as_tuple=True)
             gain[row, rung], ids[row, rung] = self._score(
@@ -97,17 +116,17 @@ class Atoms(nn.Module):
             )
             row, rung = self._take(gain, left)
             found.append(torch.stack([row, rung, ids[row, rung]]))
-            left -= torch.bincount(row, minlength=len(left))
+            left = left - torch.bincount(row, minlength=len(left))
             shape, amplitude = self._shape(ids[row, rung])
             at = rung[:, None] * step + torch.arange(size, device=row.device)
             # Atoms taken in one round are apart, but their margins overlap: they add.
             signal.index_put_((row[:, None], at), -weight[row[:, None], at] * amplitude * shape, accumulate=True)
             changed = torch.zeros_like(measured)
-            for shift in (-1, 0, 1):
+            for shift in range(-self.near, self.near + 1):
                 changed[row, (rung + shift).clamp(0, measured.shape[1] - 1)] = True
             changed &= measured & (left > 0)[:, None]
         row, rung, ids = torch.cat(found, dim=1)
-        slot = self.budget - left
+        slot = budget - left
         valid = torch.arange(int(slot.max()), device=row.device) < slot[:, None]
         order = row.argsort(stable=True)
         result = torch.zeros(2, *valid.shape, dtype=torch.long, device=row.device)
@@ -152,11 +171,10 @@ class Atoms(nn.Module):
     def _score(self, weight: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the decrease of the chi-square by the best atom of windows `(n, W)`, and its id."""
         num, den = signal @ self.dictionary.T, weight @ self.dictionary.square().T
-        best = (num * num.abs() / den.clamp(min=1e-30)).abs().argmax(1, keepdim=True)
+        best = (num * num / den.clamp(min=1e-30)).argmax(1, keepdim=True)
         num, den = num.gather(1, best)[:, 0], den.gather(1, best)[:, 0].clamp(min=1e-30)
-        low, high = (math.log(a) for a in AMPLITUDES)
-        level = ((num / den).abs().clamp(min=1e-30).log() - low) / (high - low) * (LEVELS - 1)
-        level = level.round().clamp(0, LEVELS - 1).long() + LEVELS * (num < 0)
+        level = ((num / den).abs().clamp(min=1e-30).log() - self.low) / (self.high - self.low) * (self.levels - 1)
+        level = level.round().clamp(0, self.levels - 1).long() + self.levels * (num < 0)
         ids = best[:, 0] + len(self.dictionary) * level
         amplitude = self.describe(ids)[2]
         return 2 * amplitude * num - amplitude**2 * den, ids
@@ -164,7 +182,13 @@ class Atoms(nn.Module):
     def _take(self, gain: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
         """Returns row and rung of the atoms to take: worth it, better than their neighbours, within the budget."""
         worth = torch.maximum(gain.amax(1, keepdim=True) * WORTH, gain.new_tensor(self.threshold))
-        padded = nn.functional.pad(gain, (1, 1))
-        taken = (gain > worth) & (gain > padded[:, :-2]) & (gain >= padded[:, 2:])
+        padded = nn.functional.pad(gain, (self.near, self.near))
+        taken = (gain > worth) & (gain >= padded.unfold(1, 2 * self.near + 1, 1).amax(2))
         rank = torch.where(taken, gain, 0.0).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (taken & (rank < left[:, None])).nonzero(as_tuple=True)
+
+
+def clipped(residual: Tensor, used: Tensor) -> Tensor:
+    """Limits residuals `(B, L)` to `CLIP` times the median size of those used."""
+    size = torch.where(used, residual.abs(), math.nan).nanmedian(1, keepdim=True).values.nan_to_num(0.0)
+    return torch.maximum(torch.minimum(residual, CLIP * size), -CLIP * size)

@@ -1,7 +1,7 @@
 """Where the tokens of a spectrum stand, and how those of groups of spectra are put together.
 
 Codes stand at (-octave / 8, rung in units of a rung of octave 0), the flux scale at (1, 0), the k-th atom of a rung at
-(2 + k, rung). Only what was measured has a slot.
+(2 + k, rung), the k-th swell of sixteen rungs at (-1 - k, the first of them). Only what was measured has a slot.
 """
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "CODE",
     "OCTAVE",
     "SCALE",
+    "SWELL",
     "collect",
     "compact",
     "join",
@@ -30,22 +31,24 @@ from torch import Tensor
 from aion.tokenizers.ladder import Ladder, Window
 from aion.tokens import Tokens
 
-CODE, SCALE, ATOM = 0, 1, 2
+CODE, SCALE, ATOM, SWELL = 0, 1, 2, 3
+Bounds = tuple[int, int, int, int]
 OCTAVE = 8  # octaves per unit of the first coordinate: codes stay nearer to 0 than the flux scale at 1
 
 
 def stands(position: Tensor) -> Tensor:
-    """Returns what stands at positions `(..., 2)`: `CODE`, `SCALE` or `ATOM`."""
-    return (position[..., 0] > 0.5).long() + (position[..., 0] > 1.5)
+    """Returns what stands at positions `(..., 2)`: `CODE`, `SCALE`, `ATOM` or `SWELL`."""
+    place = position[..., 0]
+    return (place > 0.5).long() + (place > 1.5) + SWELL * (place < -0.75)
 
 
-def means(ids: Tensor, bounds: tuple[int, int, int]) -> Tensor:
-    """Returns what ids are; `bounds` are the first id of the flux scales, that of the atoms, and the number of ids."""
-    return (ids >= bounds[0]).long() + (ids >= bounds[1])
+def means(ids: Tensor, bounds: Bounds) -> Tensor:
+    """Returns what ids are; `bounds` are the first ids of flux scales, atoms and swells, and the number of ids."""
+    return sum((ids >= bound).long() for bound in bounds[:-1])
 
 
-def sort(tokens: Tokens, bounds: tuple[int, int, int], octaves: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """Tells codes, flux scales and atoms apart, each `(B, N)`, and finds the octave of each object, an index `(B,)`.
+def sort(tokens: Tokens, bounds: Bounds, octaves: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """Tells codes, flux scales, atoms and swells apart, each `(B, N)`, and finds the octave of each object, `(B,)`.
 
     Arguments:
         tokens: in any order.
@@ -56,12 +59,12 @@ def sort(tokens: Tokens, bounds: tuple[int, int, int], octaves: Sequence[int]) -
         ValueError: for ids out of range or where they cannot stand, or codes of several octaves in one object.
     """
     place = stands(tokens.position)
-    kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM)]
-    if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= bounds[2]))).any():
-        msg = f"spectrum tokens: ids must lie in [0, {bounds[2]}), given {tokens.ids[bad][0].item()}"
+    kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM, SWELL)]
+    if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= bounds[-1]))).any():
+        msg = f"spectrum tokens: ids must lie in [0, {bounds[-1]}), given {tokens.ids[bad][0].item()}"
         raise ValueError(msg)
     if (tokens.valid & (place != means(tokens.ids, bounds))).any():
-        msg = "spectrum tokens: the position of some says code, flux scale or atom where their id says another"
+        msg = "spectrum tokens: the position of some says code, flux scale, atom or swell where their id says another"
         raise ValueError(msg)
     coordinate = torch.where(kinds[CODE], -tokens.position[..., 0] * OCTAVE, math.nan)
     octave = coordinate.nan_to_num(-1e9).amax(1)

@@ -26,6 +26,7 @@ import torch
 
 from torch import Tensor, nn
 
+from aion.nn.activation import gelu
 from aion.nn.attention import layer_norm
 from aion.nn.context import GlobalContext
 from aion.nn.convolution import ConvBlock1d, conv1d
@@ -35,10 +36,25 @@ from aion.observations import Spectrum
 from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
 from aion.tokenizers.brightness import FluxScale
 from aion.tokenizers.ladder import Ladder, Window
-from aion.tokenizers.refine import Atoms
-from aion.tokenizers.slots import ATOM, CODE, SCALE, collect, compact, join, means, rendered, slots, sort, stands
+from aion.tokenizers.refine import Atoms, clipped
+from aion.tokenizers.slots import (
+    ATOM,
+    CODE,
+    SCALE,
+    SWELL,
+    Bounds,
+    collect,
+    compact,
+    join,
+    means,
+    rendered,
+    slots,
+    sort,
+    stands,
+)
 from aion.tokens import Tokens
 
+SWOLLEN = 4  # octaves between the ladder of the codes and that of the swells, whose cells are rungs
 TOLD = 64  # sines and cosines of the wavelength
 TEMPERATURE = 0.02  # of the comparison of embeddings
 
@@ -73,7 +89,9 @@ class SpectrumTokenizer(Tokenizer):
         scale_bins: number of ids for the flux scale.
         octaves: octaves of the ladder. With octave 0 alone every spectrum is read with rungs of `step`; with several
             the convolutions are told at which octave and wavelength they are, and what the whole spectrum looks like.
-        atoms: most atoms of a spectrum.
+        atoms: atoms, swells among them, that any spectrum may have.
+        swells: most swells of a spectrum.
+        tokens: a spectrum of fewer tokens may have more atoms, up to so many tokens in all.
     """
 
     kind = "spectrum"
@@ -91,6 +109,8 @@ class SpectrumTokenizer(Tokenizer):
         scale_bins: int = 512,
         octaves: Sequence[int] = (0,),
         atoms: int = 0,
+        swells: int = 0,
+        tokens: int = 0,
     ) -> None:
         super().__init__(
             start=start,
@@ -103,9 +123,13 @@ class SpectrumTokenizer(Tokenizer):
             scale_bins=scale_bins,
             octaves=list(octaves),
             atoms=atoms,
+            swells=swells,
+            tokens=tokens,
         )
         self.ladder = Ladder(start, stop, step, cells, octaves)
-        self.flux_scale, self.atoms = FluxScale(scale_bins), Atoms(cells, atoms)
+        self.flux_scale = FluxScale(scale_bins)
+        self.atoms = Atoms(cells) if atoms else None
+        self.swells = Atoms(2**SWOLLEN, 16, (1.0, 2.0, 4.0, 8.0), 16, (0.002, 2.0)) if swells else None
         self.quantizer = FSQ(levels)
         self.stem = nn.Conv1d(3, 32, 5, padding=2)
         self.patch = nn.Conv1d(32, width, cells, stride=cells)
@@ -123,20 +147,23 @@ class SpectrumTokenizer(Tokenizer):
     @property
     def size(self) -> int:
         """Returns the number of ids."""
-        return self.quantizer.size + self.flux_scale.bins + (self.atoms.size if self.atoms.budget else 0)
+        return self._bounds[-1]
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""
         octaves = f", octaves {', '.join(map(str, self.ladder.octaves))}" if self.told is not None else ""
-        atoms = f" + {self.atoms.size} atoms, at most {self.atoms.budget} of them" if self.atoms.budget else ""
+        atoms = f" + {self.atoms.size} atoms" if self.atoms else ""
+        swells = f" + {self.swells.size} swells" if self.swells else ""
         return (
             f"Spectrum, {self.ladder.start:.0f} to {self.ladder.stop:.0f} A in {self.ladder.rungs} rungs of "
             f"{self.ladder.step} in ln wavelength{octaves}, {self.quantizer.size} codes + {self.flux_scale.bins} flux "
-            f"scales{atoms}"
+            f"scales{atoms}{swells}"
         )
 
+    @torch.no_grad()
     def encode(self, observation: Spectrum) -> Tokens:
-        """Turns spectra into tokens: the flux scale, then a code for each rung with a measured pixel, then atoms.
+        """Turns spectra into tokens: the flux scale, then a code for each rung with a measured pixel, then swells and
+        atoms.
 
         Pixels beyond the ends of the ladder are not read; `coverage` tells their share.
 
@@ -148,8 +175,8 @@ class SpectrumTokenizer(Tokenizer):
         for laid in self._lay(observation):
             values, codes = self.quantizer(laid.latent)
             tokens = slots(laid.window, laid.measured, codes, laid.scale_ids + self.quantizer.size)
-            if self.atoms.budget:
-                tokens = join(tokens, self._refine(laid, values, observation[laid.rows]))
+            if self.atoms or self.swells:
+                tokens = join(tokens, *self._refine(laid, values, observation[laid.rows]))
             parts.append((laid.rows, tokens))
         return collect(parts, len(observation), observation.device)
 
@@ -222,14 +249,14 @@ class SpectrumTokenizer(Tokenizer):
         return {**mean, "loss": mean["loss"] + 0.5 * contrast + 1 - cosine, "cosine": cosine, "contrast": contrast}
 
     def codebook(self, dim: int = 64) -> Tensor:
-        """Returns the code values, the rank of the flux scales and what atoms are in columns of their own."""
+        """Returns the code values, the rank of the flux scales, what atoms and swells are, in columns of their own."""
         codes = self.quantizer.values(torch.arange(self.quantizer.size, device=self.to_latent.weight.device))
         rank = torch.linspace(-1, 1, self.flux_scale.bins, device=codes.device)[:, None]
-        blocks = [codes, rank, *([self.atoms.codebook()] if self.atoms.budget else [])]
-        return torch.block_diag(*blocks)
+        found = [atoms.codebook() for atoms in (self.atoms, self.swells) if atoms]
+        return torch.block_diag(codes, rank, *found)
 
     def possible(self, position: Tensor) -> Tensor:
-        """Tells which ids may stand at `position` `(B, N, 2)`: flux scales, codes of rungs, or atoms."""
+        """Tells which ids may stand at `position` `(B, N, 2)`: flux scales, codes of rungs, atoms or swells."""
         return stands(position)[..., None] == means(torch.arange(self.size, device=position.device), self._bounds)
 
     def coverage(self, observation: Spectrum) -> Tensor:
@@ -239,9 +266,12 @@ class SpectrumTokenizer(Tokenizer):
         return torch.where(measured > 0, inside / measured.clamp(min=1), 1.0)
 
     @property
-    def _bounds(self) -> tuple[int, int, int]:
-        """Returns the first id of the flux scales, the first of the atoms, and the number of ids."""
-        return self.quantizer.size, self.quantizer.size + self.flux_scale.bins, self.size
+    def _bounds(self) -> Bounds:
+        """Returns the first ids of the flux scales, the atoms and the swells, and the number of ids."""
+        scales = self.quantizer.size
+        atoms = scales + self.flux_scale.bins
+        swells = atoms + (self.atoms.size if self.atoms else 0)
+        return scales, atoms, swells, swells + (self.swells.size if self.swells else 0)
 
     # ---- encoding
 
@@ -281,7 +311,7 @@ class SpectrumTokenizer(Tokenizer):
             seen = used if shown is None else used & shown[rows]
             x = self._deposit(part, node, seen, scale, window)
             mask = measured[:, None].to(x.dtype)
-            x = self._patch(nn.functional.gelu(conv1d(x, self.stem)))
+            x = self._patch(gelu(conv1d(x, self.stem)))
             if self.told is not None:
                 x = x + self.told[0](self._where(window, index))
             x = x.movedim(-1, 1) * mask
@@ -314,18 +344,31 @@ class SpectrumTokenizer(Tokenizer):
         mean = total / precision.clamp(min=1e-30)
         return torch.stack([mean.asinh() * known, precision.log1p() / 8, known], dim=-1).movedim(-1, 1)
 
-    def _refine(self, laid: _Laid, values: Tensor, spectrum: Spectrum) -> Tokens:
-        """Finds the atoms of spectra, given the codes, as tokens."""
+    def _refine(self, laid: _Laid, values: Tensor, spectrum: Spectrum) -> list[Tokens]:
+        """Finds the swells and the atoms of spectra, given the codes, as tokens."""
         cells, _ = self._decode(values, laid.measured, laid.window, laid.octave)
         flux, _, covered = laid.window.read(cells, laid.measured, laid.node, laid.inside)
         used = covered & spectrum.measured
         residual = torch.where(used, spectrum.flux / laid.scale[:, None] - flux, 0.0)
         ivar = torch.where(used, spectrum.ivar * laid.scale[:, None] ** 2, 0.0)
-        rung, ids, valid = self.atoms.find(residual, ivar, laid.node, used, laid.measured, laid.window)
-        same = (rung[:, :, None] == rung[:, None]) & valid[:, None] & valid[:, :, None]
-        rank = same.tril(-1).sum(2)
-        position = torch.stack([2.0 + rank, laid.window.base[rung]], dim=-1)
-        return Tokens(ids + self._bounds[1], position, valid)
+        left = (self.config["tokens"] - 1 - laid.measured.sum(1)).clamp(min=self.config["atoms"])
+        parts = []
+        if self.swells:
+            octave = laid.window.octave - SWOLLEN
+            node, _ = self.ladder.nodes(spectrum.wavelength, octave)
+            measured = self.ladder.measured(node, used, octave)
+            window = self.ladder.window(octave, measured)
+            measured = measured[:, window.numbers]
+            budget = left.clamp(max=self.config["swells"])
+            limited = clipped(residual, used)
+            rung, ids, valid = self.swells.find(limited, ivar, window.within(node)[0], used, measured, window, budget)
+            parts.append(_found(rung, ids + self._bounds[2], valid, window, SWELL))
+            residual = residual - self.swells.render(window.numbers[rung], ids, valid, node) * used
+            left = left - valid.sum(1)
+        if self.atoms:
+            rung, ids, valid = self.atoms.find(residual, ivar, laid.node, used, laid.measured, laid.window, left)
+            parts.append(_found(rung, ids + self._bounds[1], valid, laid.window, ATOM))
+        return parts
 
     # ---- decoding
 
@@ -359,9 +402,11 @@ class SpectrumTokenizer(Tokenizer):
         cells, error = self._decode(self.quantizer.values(codes.clamp(min=0)), measured, window, index)
         node, _ = self.ladder.nodes(wavelength, octave)
         flux, at, known = window.read(cells, measured, *window.within(node))
-        if kinds[ATOM].any():
-            valid, rung, ids = compact(kinds[ATOM], rung, tokens.ids - self._bounds[1])
-            flux = flux + self.atoms.render(rung, ids.clamp(min=0), valid, node)
+        for atoms, kind, down in ((self.atoms, ATOM, 0), (self.swells, SWELL, SWOLLEN)):
+            if kinds[kind].any():
+                rung = (tokens.position[..., 1].double() * 2.0 ** (octave - down)).round().long()
+                valid, rung, ids = compact(kinds[kind], rung, tokens.ids - self._bounds[kind - 1])
+                flux = flux + atoms.render(rung, ids.clamp(min=0), valid, node / 2.0**down)
         return flux, error.gather(1, at), known
 
     # ---- training
@@ -403,6 +448,14 @@ class SpectrumTokenizer(Tokenizer):
             "codes": torch.tensor(codes),
         }
         return terms, pooled
+
+
+def _found(rung: Tensor, ids: Tensor, valid: Tensor, window: Window, kind: int) -> Tokens:
+    """Returns atoms or swells as tokens: the k-th of a rung at (2 + k, rung) or (-1 - k, rung)."""
+    same = (rung[:, :, None] == rung[:, None]) & valid[:, None] & valid[:, :, None]
+    rank = same.tril(-1).sum(2)
+    place = 2.0 + rank if kind == ATOM else -1.0 - rank
+    return Tokens(ids, torch.stack([place, window.base[rung]], dim=-1), valid)
 
 
 def _agreement(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
