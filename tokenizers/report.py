@@ -6,9 +6,9 @@
 
 Each section writes `tokenizers/results/SECTION.json`: `spectra` (what is kept of held-out real and simulated
 spectra), `twins` (one object by two surveys), `probes` (labels of MILES stars from frozen embeddings), `noise`
-(doubling it), `speed` (encode only, two threads: let nothing else run), `images`, `scalars`; `figures` draws. Spectra
-are measured with the released tokenizer, with the architecture of the published one (`baseline.toml`) and with
-principal components at equal bits.
+(doubling it), `speed` (encode only, two threads: let nothing else run), `images`, `families` (scalars, catalogues,
+maps); `figures` draws. Spectra are measured with the released tokenizer, with the architecture of the published one
+(`baseline.toml`) and with principal components at equal bits.
 """
 
 __all__ = ["main"]
@@ -25,6 +25,7 @@ import torch
 
 from baseline import FixedGrid
 from binned import binned_reader
+from families import catalog_row, field_row, scalar_rows
 from figures import losses, round_trips
 from heldout import DESI, real, simulated, twins
 from images import image_rows
@@ -33,13 +34,13 @@ from miles import DATA, Miles, miles_reader
 from pca import Components
 from write import write
 
-from aion import AION, Spectrum
+from aion import Spectrum
 from aion.bundle import BUNDLED
 from aion.observations import near_miss
 from aion.official.spectrum import OfficialSpectrumTokenizer
 from aion.recipes import load_tokenizer, mixture
 from aion.sky import Sky
-from aion.tokenizers import ScalarTokenizer, Tokenizer
+from aion.tokenizers import Tokenizer
 from aion.tokenizers.store import load
 
 FOLDER = Path(__file__).resolve().parent
@@ -207,29 +208,17 @@ def images(given: argparse.Namespace) -> dict:
     return {"rows": {} if codec is None else image_rows(codec, given.objects, given.hsc)}
 
 
-def scalars(given: argparse.Namespace) -> dict:
-    """Measures how far decoded scalars of the simulated sky are from what was encoded, in half widths of their bin."""
-    model = AION.from_pretrained(given.bundle)
-    rows = {}
-    names = [name for name in model.modalities if isinstance(model.tokenizer(name), ScalarTokenizer)]
-    seen = Sky(modalities=names, complete=True).observe(torch.arange(4000))
-    for name in names:
-        codec = model.tokenizer(name)
-        value = seen[name].value.reshape(len(seen[name]), -1).double()
-        decoded = codec.decode(codec.encode(seen[name])).value.reshape(len(value), -1).double()
-        edges = codec.edges.double()
-        inside = (value >= edges[:, 0]) & (value <= edges[:, -1])
-        index = torch.searchsorted(edges[:, 1:-1].contiguous(), value.T.contiguous(), right=True)
-        half = (edges.diff(dim=1) / 2).gather(1, index).T
-        share = ((value - decoded).abs() / half.clamp(min=1e-30))[inside]
-        clipped = 1 - inside.sum() / (~value.isnan()).sum()
-        used = codec.encode(seen[name])
-        rows[name] = {
-            "largest_error_in_half_bins": round(share.max().item(), 4),
-            "clipped": round(clipped.item(), 5),
-            "codes_used": round(used.ids[used.valid].unique().numel() / codec.size, 4),
-        }
-    return {"bundle": given.bundle, "rows": rows}
+def families(given: argparse.Namespace) -> dict:
+    """Measures the scalar, catalogue and field tokenizers of those folders that there are."""
+    rows: dict[str, dict] = {}
+    if given.scalars.is_dir():
+        rows["scalars"] = scalar_rows(given.scalars, 300 * given.objects)
+    for name, folder, measure in (("catalog", given.catalog, catalog_row), ("field", given.field, field_row)):
+        if folder.is_dir():
+            rows[name] = measure(load(folder), 20 * given.objects)
+        else:
+            print(f"no tokenizer in {folder}")
+    return {"rows": rows}
 
 
 def figures(given: argparse.Namespace) -> None:
@@ -246,7 +235,7 @@ SECTIONS = {
     "noise": noise,
     "speed": speed,
     "images": images,
-    "scalars": scalars,
+    "families": families,
 }
 LAST_TOO = (*SECTIONS, "figures", "write")
 
@@ -268,7 +257,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--spectrum", default="spectrum", help="name or folder of the spectrum tokenizer")
     parser.add_argument("--image", default="image", help="name or folder of the image tokenizer")
     parser.add_argument("--baseline", default="runs/baseline/tokenizer", help="folder of the trained baseline")
-    parser.add_argument("--bundle", default="aion-nano", help="model whose scalars are measured")
+    parser.add_argument("--scalars", type=Path, default="runs/scalar", help="folder of the scalar tokenizers")
+    catalog, field = "runs/catalog/legacysurvey_catalog", "runs/field/tokenizer"
+    parser.add_argument("--catalog", type=Path, default=catalog, help="folder of the catalogue tokenizer")
+    parser.add_argument("--field", type=Path, default=field, help="folder of the field tokenizer")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
     parser.add_argument("--hsc", type=Path, help="hsc_cosmos.npz of scarlet, for real images")
     parser.add_argument("--components", type=Path, help="file that keeps the fitted principal components")

@@ -114,14 +114,24 @@ def _images(result: dict) -> Iterator[str]:
             head = ""
 
 
-def _scalars(result: dict) -> Iterator[str]:
-    rows = result["rows"].values()
-    largest = max(row["largest_error_in_half_bins"] for row in rows)
-    used = min(row["codes_used"] for row in rows)
-    yield _row(
-        f"{len(rows)} scalars of {result['bundle']}", "largest error in half bins", [largest, None, None], "<= 1"
-    )
-    yield _row("", "smallest share of codes used", [used, None, None], ">= .80")
+def _families(result: dict) -> Iterator[str]:
+    rows = result["rows"]
+    if scalars := rows.get("scalars"):
+        largest = max(row["largest_error_in_half_bins"] for row in scalars.values())
+        name, least = min(scalars.items(), key=lambda item: item[1]["codes_used"])
+        clipped = max(row["clipped"] for row in scalars.values())
+        head = f"simulated: {len(scalars)} scalars"
+        yield _row(head, "largest error in half bins", [largest, None, None], "<= 1")
+        yield _row("", f"smallest share of codes used ({name})", [least["codes_used"], None, None], ">= .80")
+        yield _row("", "largest share of values beyond the edges", [clipped, None, None])
+    if catalog := rows.get("catalog"):
+        rms = ", ".join(f"{key} {value}" for key, value in catalog["rms"].items())
+        yield _row(f"simulated: catalogues (n = {catalog['n']})", "rms errors", [rms, None, None])
+        yield _row("", "share of codes used", [catalog["codes_used"], None, None], ">= .80")
+    if field := rows.get("field"):
+        yield _row(f"simulated: maps (n = {field['n']})", "mean squared error", [field["mse"], None, None])
+        yield _row("", "overlap of what is above 0.1", [field["iou"], None, None])
+        yield _row("", "share of codes used", [field["codes_used"], None, None], ">= .80")
 
 
 PARTS = {
@@ -131,7 +141,7 @@ PARTS = {
     "noise": _noise,
     "speed": _speed,
     "images": _images,
-    "scalars": _scalars,
+    "families": _families,
 }
 
 
