@@ -171,3 +171,21 @@ def test_unknown_sections_are_refused(capsys, script):
     with pytest.raises(SystemExit):
         script("report").main(["--only", "spectre"])
     assert "did you mean 'spectra'" in capsys.readouterr().err
+
+
+def test_families_are_measured_by_their_own_bins(tmp_path, script):
+    from aion.recipes import fit_family
+
+    recipe = tmp_path / "scalar.toml"
+    recipe.write_text(
+        'name = "s"\nseed = 0\n[sky]\nmax_redshift = 1.0\n[fit]\nobjects = 400\nbatch = 400\n'
+        '[tokenizer]\nkind = "scalar"\nbins = 16\nbeyond = "warn"\n'
+        '[modalities.redshift]\n[modalities.legacysurvey_flux_g]\ntransform = "asinh"\n'
+    )
+    fit_family(recipe, tmp_path / "family", progress=False)
+    rows = script("families").scalar_rows(tmp_path / "family", 500)
+    assert set(rows) == {"redshift", "legacysurvey_flux_g"}
+    for row in rows.values():
+        assert 0.5 < row["largest_error_in_half_bins"] <= 1.0001
+        assert 0.8 <= row["codes_used"] <= 1
+        assert 0 <= row["clipped"] < 0.2
