@@ -189,3 +189,12 @@ def test_families_are_measured_by_their_own_bins(tmp_path, script):
         assert 0.5 < row["largest_error_in_half_bins"] <= 1.0001
         assert 0.8 <= row["codes_used"] <= 1
         assert 0 <= row["clipped"] < 0.2
+
+
+def test_twins_are_found_by_the_spectra_themselves_if_there_is_something_to_find(generator, script):
+    flux = 1 + 0.3 * torch.randn(20, 30, generator=generator).repeat_interleave(100, dim=1)
+    sigma = 0.05
+    noise = sigma * torch.randn(2, 20, 3000, generator=generator)
+    one, other = (Spectrum(flux + n, torch.full_like(flux, sigma**-2), WAVELENGTH) for n in noise)
+    assert script("measures").matching(one, other) == {"n": 20, "nearest": 1.0}
+    assert script("measures").matching(one, other[torch.randperm(20, generator=generator)])["nearest"] < 0.3

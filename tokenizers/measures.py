@@ -1,6 +1,6 @@
 """What a spectrum tokenizer keeps: the measures of the table, on any tokenizer and on the components of `pca.py`."""
 
-__all__ = ["Contender", "agreement", "noise_doubling", "probe", "quality", "ratio", "throughput"]
+__all__ = ["Contender", "agreement", "matching", "noise_doubling", "probe", "quality", "ratio", "throughput"]
 
 import math
 import statistics
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aion.observations import Spectrum
 from aion.tokenizers import Tokenizer
+from aion.tokenizers.ladder import Ladder
 
 CHUNK = 32
 
@@ -142,6 +143,41 @@ def agreement(contender: Contender, one: Spectrum, other: Spectrum) -> dict[str,
         found = ((cosine.argmax(1) == rows).float().mean() + (cosine.argmax(0) == rows).float().mean()) / 2
         out[f"nearest{label}"] = round(found.item(), 4)
     return out
+
+
+def matching(one: Spectrum, other: Spectrum, step: float = 0.00125, smooth: int = 81) -> dict[str, float]:
+    """Finds the same objects by their spectra themselves: what there is to be found, known noise and no training.
+
+    Both are summed up in the same cells, divided by their medians, freed of what is smooth over `smooth` cells
+    (calibrations differ), and compared by chi-square, with 2 % of the flux for what calibration leaves.
+    """
+    ladder = Ladder(3500.0, 10500.0, step, 1, (0,))
+    (flux, weight), (flux2, weight2) = (_cells(spectrum, ladder, smooth) for spectrum in (one, other))
+    nearest = []
+    for row in range(len(one)):
+        both = (weight[row] > 0) & (weight2 > 0)
+        noise = 1 / weight[row].clamp(min=1e-12) + 1 / weight2.clamp(min=1e-12)
+        chi2 = torch.where(both, (flux[row] - flux2).square() / noise, 0.0).sum(1) / both.sum(1).clamp(min=1)
+        nearest.append(int(chi2.argmin()))
+    found = torch.tensor(nearest) == torch.arange(len(one))
+    return {"n": len(one), "nearest": round(found.double().mean().item(), 4)}
+
+
+def _cells(spectrum: Spectrum, ladder: Ladder, smooth: int) -> tuple[Tensor, Tensor]:
+    """Sums spectra up in cells: flux without its smooth part, and its ivar with an error of 2 % of the flux."""
+    window = ladder.window(0, torch.ones(1, ladder.total(0), dtype=torch.bool))
+    node, inside = ladder.nodes(spectrum.wavelength, 0)
+    used = inside & spectrum.measured
+    scale = torch.where(used, spectrum.flux.abs(), torch.nan).nanmedian(1, keepdim=True).values
+    ivar = spectrum.ivar * scale**2
+    weight, total = window.share(node, used, 1, ivar, ivar * spectrum.flux / scale)
+    flux = total / weight.clamp(min=1e-12)
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool1d(values[:, None], smooth, 1, smooth // 2, count_include_pad=False)[:, 0]
+
+    rough = flux - mean(flux * weight) / mean(weight).clamp(min=1e-12)
+    return rough, torch.where(weight > 0, 1 / (1 / weight.clamp(min=1e-12) + (0.02 * flux) ** 2), 0.0)
 
 
 def noise_doubling(contender: Contender, spectrum: Spectrum, seed: int = 0) -> dict[str, float]:

@@ -29,7 +29,7 @@ from families import catalog_row, field_row, scalar_rows
 from figures import losses, round_trips
 from heldout import DESI, real, simulated, twins
 from images import image_rows
-from measures import Contender, agreement, noise_doubling, probe, quality, throughput
+from measures import Contender, agreement, matching, noise_doubling, probe, quality, throughput
 from miles import DATA, Miles, miles_reader
 from pca import Components
 from write import write
@@ -139,7 +139,8 @@ def _at_equal_bits(contender: Contender, rows: dict) -> Contender:
 
 def twin_rows(given: argparse.Namespace) -> dict:
     one, other = twins(given.twins)
-    return {"rows": {contender.name: agreement(contender, one, other) for contender in contenders(given)}}
+    rows = {contender.name: agreement(contender, one, other) for contender in contenders(given)}
+    return {"rows": {"spectra": matching(one, other), **rows}}
 
 
 def probes(given: argparse.Namespace) -> dict:

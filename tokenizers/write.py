@@ -63,12 +63,15 @@ def _spectra(result: dict) -> Iterator[str]:
 def _twins(result: dict) -> Iterator[str]:
     rows = result["rows"]
     head = f"simulated: one object by DESI and SDSS, S/N >= 10 (n = {next(iter(rows.values()))['n']})"
+    themselves = rows.get("spectra", {}).get("nearest")
     for key, what, wanted in (
         ("cosine", "cosine of pooled embeddings", ">= .98"),
         ("nearest", "twin is nearest neighbour", ">= .95"),
         ("cosine_centred", "cosine, mean embedding taken off", ""),
         ("nearest_centred", "twin is nearest, mean taken off", ""),
     ):
+        if key == "nearest" and themselves is not None:
+            what += f"; by chi-square of the spectra themselves {themselves}"
         yield _row(head, what, [rows.get(name, {}).get(key) for name in NAMES], wanted)
         head = ""
 
