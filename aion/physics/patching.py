@@ -15,7 +15,7 @@ References:
     | Overtone: Cyclic Patch Modulation for Clean, Efficient, and Flexible Physics Emulators (Mukhopadhyay et al., 2025)
 """
 
-__all__ = ["STRIDES", "Axis", "PatchDecoder", "PatchEncoder", "axes_of", "draw_shift", "pad", "unpad"]
+__all__ = ["Axis", "PatchDecoder", "PatchEncoder", "STRIDES", "axes_of", "draw_shift", "pad", "unpad"]
 
 from collections.abc import Sequence
 from typing import NamedTuple

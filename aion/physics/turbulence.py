@@ -10,7 +10,7 @@ References:
     | Numerical Experiments in Homogeneous Turbulence (Rogallo, 1981), NASA TM 81315
 """
 
-__all__ = ["TURBULENCE", "Cube", "turbulence"]
+__all__ = ["Cube", "TURBULENCE", "turbulence"]
 
 from collections.abc import Sequence
 
