@@ -221,3 +221,13 @@ def test_models_that_make_no_sense_are_refused(model, generator):
             Walrus(**{"fields": FIELDS, **options})
     with pytest.raises(ValueError, match="at least 1 step"):
         model.rollout(plane(generator), 0)
+
+
+def test_other_precisions_change_rounding_alone(model, generator):
+    window = plane(generator)
+    with torch.no_grad():
+        exact = model(window)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert (model(window) - exact).abs().mean() < 0.05 * exact.abs().mean()
+        double = model.double()(window.to(torch.float64))
+    torch.testing.assert_close(double, exact.double(), atol=1e-4, rtol=1e-3)
