@@ -104,8 +104,7 @@ class Forecaster(nn.Module):
         """Learns normalisation and network from trajectories, and returns itself, trained in place.
 
         Arguments:
-            dataset: `(S, T, C, *space)`, or trajectories `(T, C, *space)` of any lengths, on the device of the network or
-                not; NaN is not measured.
+            dataset: `(S, T, C, *space)`, or trajectories `(T, C, *space)` of any lengths; NaN is not measured.
             steps: of training.
             batch: windows in a step.
             lr: peak learning rate.
@@ -191,8 +190,8 @@ class Forecaster(nn.Module):
 
         Raises:
             TypeError: if the past is no floating-point tensor.
-            ValueError: if it has another shape, is too short for the scheme, holds nothing measured that the scheme looks
-                at, or is in other units; if the horizon or the number of members is not a whole number of at least 1.
+            ValueError: if it has another shape, is too short for the scheme, holds nothing measured that the scheme
+                looks at, or is in other units; if the horizon or the number of members is no whole number above 0.
         """
         scheme = self.scheme if scheme is None else scheme
         calls = scheme.calls(horizon)
@@ -270,7 +269,8 @@ class Forecaster(nn.Module):
         if scheme.K > self.config["K"]:
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
-        if (missing := scheme.reach() + 1 - past.shape[1]) > 0:
+        missing = scheme.reach() + 1 - past.shape[1]
+        if missing > 0:
             short = autoregressive(scheme.K)
             hint = f"; {short.name} needs {short.reach() + 1}" if past.shape[1] > short.reach() else ""
             msg = (

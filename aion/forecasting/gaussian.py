@@ -127,7 +127,12 @@ def select_template(
     components = np.atleast_2d(np.asarray(acf, dtype=np.float64))
     sizes = [K] if isinstance(K, int) else sorted(set(K))
     past = min(400, components.shape[1] - horizon)
-    fitting = [(k, a) for k in sizes for a in alphas if template(a, k)[-1] < past]
+    fitting = [
+        (k, a)
+        for k in sizes
+        for a in alphas
+        if 2 * template(a, k)[-1] < components.shape[1] and template(a, k)[-1] < past
+    ]
     if not fitting:
         msg = f"select_template: {components.shape[1]} lags hold no template and {horizon} leads: give more lags"
         raise ValueError(msg)
@@ -198,7 +203,8 @@ def gaussian_scheme_skill(
         ValueError: if `acf` is too short for horizon and reach, or no autocovariance.
     """
     past = min(400, len(acf) - horizon) if past is None else past
-    acf = _checked(acf, max(past, scheme.reach() + 1) + horizon)
+    widest = max(max(known + new) - min(known + new) for known, new in scheme.calls(horizon))
+    acf = _checked(acf, max(past + horizon, scheme.reach() + 1 + horizon, widest + 1))
     past = max(past, scheme.reach() + 1)
     exact, exact_covariance = gaussian_forecast(acf, past, horizon)
     of_past, of_noise = _compose(acf, scheme, past, horizon)

@@ -1,11 +1,12 @@
 r"""Samplers: from noise to frames along the flow :math:`dx / d\sigma = (x - D(x, \sigma)) / \sigma`.
 
-With :math:`\lambda = -\ln\sigma` the flow is :math:`dx / d\lambda = D - x`, whose linear part is solved exactly; what is
-left is how D moves along it. The Adams-Bashforth sampler takes the parabola through the last three answers of the
+With :math:`\lambda = -\ln\sigma` the flow is :math:`dx / d\lambda = D - x`, whose linear part is solved exactly; what
+is left is how D moves along it. The Adams-Bashforth sampler takes the parabola through the last three answers of the
 denoiser; Heun's the straight line between the answers at both ends of a step, at the price of two. Both are functions
 of the noise that they start from, and put the known entries back at every step.
 
-For a Gaussian process, of which the flow is known, 16 levels of the first err by 0.6 % of the variance, 9 of Heun's by 11 %.
+For a Gaussian process, of which the flow is known, 16 levels of the first err by 0.6 % of the variance, 8 of Heun's,
+which cost about as much, by 14 %.
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), arXiv 2206.00364
@@ -17,6 +18,7 @@ __all__ = ["SAMPLERS", "sample"]
 import math
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
@@ -98,7 +100,7 @@ def _weights(nodes: Tensor, step: float) -> list[float]:
 
 
 def _heun(believe: Believe, x: Tensor, levels: Tensor) -> Tensor:
-    for here, there in zip(levels[:-1], levels[1:], strict=True):
+    for here, there in pairwise(levels):
         step, kept = float((here / there).log()), float(there / here)
         clean = believe(x, here)
         ahead = believe(kept * x + (1 - kept) * clean, there)
