@@ -115,7 +115,8 @@ def test_what_it_refuses(ensemble, truth, groups, why):
 
 
 def test_pictures(tmp_path):
-    fan = plot_fan(normal(30), normal(20, 12), normal(12), name="spots")
+    fan = plot_fan(normal(30, 2), normal(20, 12, 2), normal(12, 2), names=("spots", "flux"))
+    assert [axes.get_ylabel() for axes in fan.axes] == ["spots", "flux"]
     assert fan.axes[0].get_legend().get_texts()[0].get_text() == "90 %"
     fan.savefig(tmp_path / "fan.png")
     spectra = plot_spectra({"mine": normal(3, 2, 4, 1, 16)}, normal(2, 4, 1, 16))
@@ -126,7 +127,7 @@ def test_pictures(tmp_path):
     assert film.read_bytes()[:3] == b"GIF"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(ValueError, match="plot_fan"):
-        plot_fan(normal(30, 1), normal(20, 12))
+        plot_fan(normal(30), normal(20, 12, 1))
     with pytest.raises(ValueError, match="with space"):
         plot_spectra({}, normal(2, 4, 1))
     with pytest.raises(ValueError, match="one shape"):

@@ -13,6 +13,7 @@ from torch import Tensor
 from aion.forecasting.verification import Verification, power_spectrum
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, GREY, BLUE, VERMILION = "#333333", "#999999", "#0072B2", "#D55E00"
@@ -24,22 +25,18 @@ def plot_fan(
     ensemble: Tensor,
     truth: Tensor | None = None,
     *,
-    name: str = "",
-    past_times: Sequence[float] | None = None,
-    times: Sequence[float] | None = None,
-    xlabel: str = "frame after the present",
+    names: Sequence[str] = (),
+    xlabel: str = "frames after the present",
     title: str = "",
     members: int = 3,
 ) -> "Figure":
-    """Draws a series, and the fan of what may follow: median, and the middle 50 and 90 % of the members.
+    """Draws series, and the fans of what may follow: median, and the middle 50 and 90 % of the members.
 
     Arguments:
-        past: `(P,)`; NaN is a gap.
-        ensemble: members `(M, T)`.
-        truth: what came true, `(T,)`.
-        name: of what is drawn, with its unit.
-        past_times: of the past; frames up to 0 by default.
-        times: of the leads; frames from 1 by default.
+        past: `(P, C)`, a panel for each channel; NaN is a gap.
+        ensemble: members `(M, T, C)`.
+        truth: what came true, `(T, C)`.
+        names: of the channels, with their units.
         xlabel: of the time.
         title: a line above.
         members: how many single members to draw.
@@ -49,29 +46,35 @@ def plot_fan(
     """
     from matplotlib.figure import Figure
 
-    if past.ndim != 1 or ensemble.ndim != 2 or (truth is not None and truth.shape != ensemble.shape[1:]):
+    fits = past.ndim == 2 and ensemble.ndim == 3 and past.shape[1] == ensemble.shape[2]
+    if not fits or (truth is not None and truth.shape != ensemble.shape[1:]):
         given = (tuple(past.shape), tuple(ensemble.shape), None if truth is None else tuple(truth.shape))
-        msg = f"plot_fan: wanted a past (P,), members (M, T) and a truth (T,), given {given}"
+        msg = f"plot_fan: wanted a past (P, C), members (M, T, C) and a truth (T, C), given {given}"
         raise ValueError(msg)
-    before = list(range(1 - len(past), 1)) if past_times is None else past_times
-    after = list(range(1, ensemble.shape[1] + 1)) if times is None else times
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    low, lower, middle, upper, high = ensemble.double().quantile(
-        torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64), dim=0
-    )
+    panels = past.shape[1]
+    figure = Figure(figsize=(8, 1.2 + 2.4 * panels), layout="constrained")
+    for index, axes in enumerate(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]):
+        _fan(axes, past[:, index], ensemble[:, :, index], None if truth is None else truth[:, index], members)
+        axes.set(ylabel=names[index] if names else "")
+    figure.axes[0].set_title(title)
+    figure.axes[0].legend(loc="upper left", frameon=False, ncols=3, fontsize="small")
+    figure.axes[-1].set_xlabel(xlabel)
+    return figure
+
+
+def _fan(axes: "Axes", past: Tensor, ensemble: Tensor, truth: Tensor | None, members: int) -> None:
+    after = list(range(1, ensemble.shape[1] + 1))
+    shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
+    low, lower, middle, upper, high = ensemble.double().quantile(shares, dim=0)
     axes.fill_between(after, low, high, color=VERMILION, alpha=0.15, lw=0, label="90 %")
     axes.fill_between(after, lower, upper, color=VERMILION, alpha=0.3, lw=0, label="50 %")
     for number in range(min(members, len(ensemble))):
         axes.plot(after, ensemble[number], color=VERMILION, lw=0.5, alpha=0.6, label=None if number else "members")
     axes.plot(after, middle, color=VERMILION, lw=1.8, label="median")
-    axes.plot(before, past, color=INK, lw=1.0, label="observed")
+    axes.plot(range(1 - len(past), 1), past, color=INK, lw=1.0, label="observed")
     if truth is not None:
         axes.plot(after, truth, color=BLUE, lw=1.0, label="what came true")
-    axes.set(xlabel=xlabel, ylabel=name, title=title)
     axes.margins(x=0.01)
-    axes.legend(loc="upper left", frameon=False, ncols=3, fontsize="small")
-    return figure
 
 
 def plot_spectra(forecasts: Mapping[str, Tensor], truth: Tensor) -> "Figure":
@@ -143,11 +146,11 @@ def save_film(
     pictures = []
     for axes, (name, field) in zip(figure.subplots(1, len(frames), squeeze=False)[0], frames.items(), strict=True):
         axes.set(title=name, xticks=[], yticks=[])
-        pictures.append((axes.imshow(field[0], cmap=colours, vmin=-limit, vmax=limit, origin="lower"), field))
+        pictures.append((axes.imshow(field[0].numpy(), cmap=colours, vmin=-limit, vmax=limit, origin="lower"), field))
 
     def show(time: int) -> list:
         for picture, field in pictures:
-            picture.set_data(field[time])
+            picture.set_data(field[time].numpy())
         return [picture for picture, _ in pictures]
 
     path = Path(path)

@@ -5,8 +5,10 @@ __all__ = ["Forecaster"]
 import hashlib
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from torch import Tensor, nn
@@ -14,13 +16,16 @@ from tqdm.auto import tqdm
 
 from aion.forecasting import keeping
 from aion.forecasting.denoise import MaskedDenoiser
-from aion.forecasting.network import FrameTransformer
+from aion.forecasting.gaussian import autocovariance, select_template
+from aion.forecasting.network import SIZES, FrameTransformer
 from aion.forecasting.noise import Noise
 from aion.forecasting.normalisation import Normalisation
 from aion.forecasting.sample import sample
 from aion.forecasting.template import Scheme, autoregressive, multiscale
 from aion.forecasting.windows import Windows, patterns
 from aion.training import train
+
+SHORTEST = 64  # frames of a series that a forecaster is built for
 
 
 class Forecaster(nn.Module):
@@ -75,7 +80,7 @@ class Forecaster(nn.Module):
             "cadence": cadence,
             "transform": transform,
             "network": dict(network or {}),
-            "noise": dict(noise or {}),
+            "noise": asdict(Noise(**(noise or {}))),
             "steps": steps,
             "sampler": sampler,
         }
@@ -87,6 +92,23 @@ class Forecaster(nn.Module):
         self.denoiser = denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
         self.provenance: dict[str, object] = {}
+
+    @classmethod
+    def for_series(cls, values: Tensor, channels: Sequence[str], cadence: str = "") -> "Forecaster":
+        """Builds an untrained nano forecaster for a series `(T, C)`, with the template its autocovariance asks for.
+
+        Raises:
+            ValueError: if the series is too short (under 64 frames) or constant.
+        """
+        if len(values) < SHORTEST:
+            msg = f"a series of {len(values)} frames is too short to learn from: wanted at least {SHORTEST}"
+            raise ValueError(msg)
+        lags = min(len(values) // 2, 300)
+        normal = Normalisation(channels, ("",) * len(channels), 0)
+        normal.fit([values])
+        acf = np.stack([autocovariance(x, lags) for x in normal(values).double().numpy().T])
+        choice = select_template(acf, (3, 4, 5), lags // 4)
+        return cls(channels, K=choice.K, alpha=choice.alpha, cadence=cadence, network=SIZES["nano"])
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -210,6 +232,20 @@ class Forecaster(nn.Module):
                 result[rows] = self.normalisation.undo(future).cpu()
         return result.unflatten(0, (members, len(past)))
 
+    def check_series(self, channels: Sequence[str], cadence: str) -> None:
+        """Refuses a series of other channels or another time between frames than those of training.
+
+        Raises:
+            ValueError: saying what differs.
+        """
+        for what, mine, given in (
+            ("channels", ", ".join(self.channels), ", ".join(channels)),
+            ("time between frames", self.config["cadence"], cadence),
+        ):
+            if mine != given:
+                msg = f"this forecaster knows the {what} {mine!r}, given {given!r}: fit one to this series"
+                raise ValueError(msg)
+
     def trace(self, horizon: int, scheme: Scheme | None = None) -> list[int]:
         """Lists which call, from 0, made each of the frames 1 to `horizon`."""
         calls = (self.scheme if scheme is None else scheme).calls(horizon)
@@ -269,8 +305,8 @@ class Forecaster(nn.Module):
         if scheme.K > self.config["K"]:
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
-        missing = scheme.reach() + 1 - past.shape[1]
-        if missing > 0:
+        if past.shape[1] <= scheme.reach():
+            missing = scheme.reach() + 1 - past.shape[1]
             short = autoregressive(scheme.K)
             hint = f"; {short.name} needs {short.reach() + 1}" if past.shape[1] > short.reach() else ""
             msg = (

@@ -52,7 +52,8 @@ def fitzhugh_nagumo(
     r"""Simulates an excitable cell.
 
     Its membrane follows :math:`du = (u - u^3/3 - w + I) dt + s\,dW`, its recovery
-    :math:`dw = \epsilon (u + a - b w) dt`. It fires when noise pushes it over a threshold, and not again before the hidden w has recovered.
+    :math:`dw = \epsilon (u + a - b w) dt`. It fires when noise pushes it over a threshold,
+    and not again before the hidden w has recovered.
 
     Arguments:
         number: trajectories B.
@@ -95,7 +96,8 @@ def lorenz96(
 ) -> tuple[Tensor, Tensor]:
     r"""Simulates waves on a circle under a slow forcing F of which nothing is seen.
 
-    They follow :math:`\dot x_i = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F`. Chaos forgets within some frames, so that a long past helps little: a control.
+    They follow :math:`\dot x_i = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F`. Chaos forgets within some frames, so
+    that a long past helps little: a control.
 
     Arguments:
         number: trajectories B.

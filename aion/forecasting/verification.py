@@ -144,7 +144,8 @@ def verify(
     Arguments:
         ensemble: members `(M, B, T, C, *space)`.
         truth: what came true, `(B, T, C, *space)`; NaN is not measured and does not count.
-        groups: which trajectories are one for resampling, such as windows of one cycle, `(B,)`; each its own by default.
+        groups: which trajectories are resampled together, such as windows of one cycle, `(B,)`; each is its own by
+            default.
         exact: mean of the exact forecast, `(B, T, C, *space)`, where it is known: then `"bias"` is the mean square
             of the difference of spatial means from it, less what the scatter of M members makes; else it is the
             difference from the truth, with its sign.

@@ -130,6 +130,9 @@ def _times(path: Path, fields: Mapping[str, list[str]]) -> tuple[np.ndarray, str
         msg = f"{path}: wanted a column of time ({wanted}), given {', '.join(fields)}"
         raise ValueError(msg)
     texts = fields[found[0]]
+    if empty := [row for row, text in enumerate(texts, 2) if text.lower() in NOT_MEASURED]:
+        msg = f"{path}, line {empty[0]}: the time is missing"
+        raise ValueError(msg)
     try:
         return np.array([float(text) for text in texts]), "", (found[0],)
     except ValueError:
