@@ -12,6 +12,7 @@ them. Astropy and pyarrow are loaded when they are first needed.
 __all__ = [
     "Embeddings",
     "FORMATS",
+    "Series",
     "air_to_vacuum",
     "from_quantity",
     "from_specutils",
@@ -22,16 +23,19 @@ __all__ = [
     "read",
     "read_embeddings",
     "read_redshift",
+    "read_series",
     "samples",
     "to_quantity",
     "to_specutils",
     "vacuum_to_air",
     "write_embeddings",
+    "write_forecast",
 ]
 
 from aion.io.catalogs import neighbours
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
+from aion.io.series import Series, read_series, write_forecast
 from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table

@@ -1,0 +1,6 @@
+"""Forecasts of partially observed systems by diffusion, conditioned on a past that is sparse far back.
+
+`template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take,
+`noise`, `network`, `denoise` and `sample` are the diffusion, `forecaster` puts them together, and `verification` scores
+ensembles. `systems` and `transport` simulate what to try them on.
+"""

@@ -1,0 +1,358 @@
+"""The forecaster: a denoiser, a scheme and a normalisation, trained, run, saved and loaded as one."""
+
+__all__ = ["Forecaster"]
+
+import hashlib
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from aion.forecasting import keeping
+from aion.forecasting.denoise import MaskedDenoiser
+from aion.forecasting.gaussian import autocovariance, select_template
+from aion.forecasting.network import SIZES, FrameTransformer
+from aion.forecasting.noise import Noise
+from aion.forecasting.normalisation import Normalisation
+from aion.forecasting.sample import sample
+from aion.forecasting.template import Scheme, autoregressive, multiscale
+from aion.forecasting.windows import Windows, patterns
+from aion.training import train
+
+SHORTEST = 64  # frames of a series that a forecaster is built for
+
+
+class Forecaster(nn.Module):
+    """Draws futures of a partially observed system from what was seen of its past.
+
+    Arguments:
+        channels: names of the C channels of a frame.
+        space: size of a frame: `()` for a series, `(L,)` or `(H, W)` for a field.
+        K: frames a network call makes at most; it handles 2K+1.
+        alpha: ratio of the template; see `aion.forecasting.gaussian.select_template`.
+        units: of the channels, as text; told in errors and kept with the weights.
+        cadence: time between two frames, as text.
+        transform: `"none"`, or `"sqrt"` for counts, whose scatter grows with them.
+        network: further arguments of `FrameTransformer`, such as one of its `SIZES`.
+        noise: arguments of `Noise`.
+        steps: levels of noise that sampling goes through.
+        sampler: see `aion.forecasting.sample.sample`.
+        denoiser: in place of the network, for tests and references; such a forecaster cannot be trained or saved.
+
+    Raises:
+        ValueError: if an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[str] = ("value",),
+        space: Sequence[int] = (),
+        *,
+        K: int = 3,
+        alpha: float = 2.5,
+        units: Sequence[str] | None = None,
+        cadence: str = "",
+        transform: str = "none",
+        network: Mapping[str, int] | None = None,
+        noise: Mapping[str, float] | None = None,
+        steps: int = 16,
+        sampler: str = "adams-bashforth",
+        denoiser: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels, self.space = tuple(channels), tuple(space)
+        self.units = tuple(units) if units is not None else ("",) * len(self.channels)
+        if not self.channels or len(set(self.channels)) < len(self.channels) or len(self.units) != len(self.channels):
+            msg = f"Forecaster: wanted different names and a unit for each, given {self.channels} and {self.units}"
+            raise ValueError(msg)
+        self.config = {
+            "channels": list(self.channels),
+            "space": list(self.space),
+            "K": K,
+            "alpha": alpha,
+            "units": list(self.units),
+            "cadence": cadence,
+            "transform": transform,
+            "network": dict(network or {}),
+            "noise": asdict(Noise(**(noise or {}))),
+            "steps": steps,
+            "sampler": sampler,
+        }
+        self.scheme = multiscale(K, alpha)
+        self.noise = Noise(**self.config["noise"])
+        self.noise.levels(steps)
+        if denoiser is None:
+            denoiser = MaskedDenoiser(FrameTransformer(len(channels), space, **self.config["network"]), self.noise)
+        self.denoiser = denoiser
+        self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
+        self.provenance: dict[str, object] = {}
+
+    @classmethod
+    def for_series(cls, values: Tensor, channels: Sequence[str], cadence: str = "") -> "Forecaster":
+        """Builds an untrained nano forecaster for a series `(T, C)`, with the template its autocovariance asks for.
+
+        Raises:
+            ValueError: if the series is too short (under 64 frames) or constant.
+        """
+        if len(values) < SHORTEST:
+            msg = f"a series of {len(values)} frames is too short to learn from: wanted at least {SHORTEST}"
+            raise ValueError(msg)
+        lags = min(len(values) // 2, 300)
+        normal = Normalisation(channels, ("",) * len(channels), 0)
+        normal.fit([values])
+        acf = np.stack([autocovariance(x, lags) for x in normal(values).double().numpy().T])
+        choice = select_template(acf, (3, 4, 5), lags // 4)
+        return cls(channels, K=choice.K, alpha=choice.alpha, cadence=cadence, network=SIZES["nano"])
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        dataset: Tensor | Sequence[Tensor],
+        steps: int = 2000,
+        *,
+        batch: int = 64,
+        lr: float = 1e-3,
+        seed: int = 0,
+        contexts: Tensor | None = None,
+        **options: object,
+    ) -> "Forecaster":
+        """Learns normalisation and network from trajectories, and returns itself, trained in place.
+
+        Arguments:
+            dataset: `(S, T, C, *space)`, or trajectories `(T, C, *space)` of any lengths; NaN is not measured.
+            steps: of training.
+            batch: windows in a step.
+            lr: peak learning rate.
+            seed: of windows, levels and noise.
+            contexts: what each trajectory is conditioned on, such as an embedding, `(S, E)`.
+            options: of `aion.training.train`: checkpoint, log, progress and others.
+
+        Raises:
+            TypeError: if the data are not floating-point tensors.
+            ValueError: if they have other channels or space, are too short, constant or not measured at all, or the
+                checkpoint is of other data, scheme or normalisation.
+        """
+        data = self._trajectories(dataset)
+        self.normalisation.fit(data)
+        windows = Windows(
+            [self.normalisation(x).cpu() for x in data],
+            patterns(self.config["K"], self.config["alpha"]),
+            batch,
+            seed,
+            contexts,
+        )
+        device = self.normalisation.mean.device
+        facts = keeping.digest(self.config, {"normalisation": self.normalisation.sha256})
+        self.provenance = {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
+        train(
+            self.denoiser,
+            lambda step: {name: part.to(device) for name, part in windows(step).items()},
+            steps,
+            lr=lr,
+            generator=torch.Generator().manual_seed(seed),
+            identity=f"forecaster {facts}",
+            **options,
+        )
+        return self
+
+    def _trajectories(self, dataset: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        data = list(dataset)
+        shape = (len(self.channels), *self.space)
+        for x in data:
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                msg = f"fit: wanted floating-point tensors, given {getattr(x, 'dtype', type(x).__name__)}"
+                raise TypeError(msg)
+            if x.shape[1:] != shape or not len(x):
+                msg = f"fit: wanted trajectories (T, {', '.join(map(str, shape))}), given {tuple(x.shape)}"
+                raise ValueError(msg)
+        if not data:
+            msg = "fit: wanted at least one trajectory, given none"
+            raise ValueError(msg)
+        return data
+
+    # --- forecasting --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        past: Tensor,
+        horizon: int,
+        members: int = 64,
+        *,
+        generator: torch.Generator | None = None,
+        scheme: Scheme | None = None,
+        context: Tensor | None = None,
+        chunk: int = 256,
+        progress: str | None = None,
+    ) -> Tensor:
+        """Draws futures.
+
+        What is drawn for an object depends on the generator and on its own past: not on its neighbours, nor on how many
+        are drawn at once.
+
+        Arguments:
+            past: `(B, P, C, *space)`, in the units of training, the last frame the present. NaN is not measured.
+            horizon: frames to draw; beyond a period of the scheme the present moves on.
+            members: futures M of each object.
+            generator: source of one number, by which all draws are seeded; seed 0 by default. It is on the CPU.
+            scheme: another than the forecaster's own; its calls must be no larger nor wider than those of training.
+            context: what each object is conditioned on, `(B, E)`.
+            chunk: futures at once, which bounds the memory.
+            progress: title of the progress bar, which shows on a terminal only; None for none at all.
+
+        Returns:
+            `(M, B, horizon, C, *space)` in the units of training, float32.
+
+        Raises:
+            TypeError: if the past is no floating-point tensor.
+            ValueError: if it has another shape, is too short for the scheme, holds nothing measured that the scheme
+                looks at, or is in other units; if the horizon or the number of members is no whole number above 0.
+        """
+        scheme = self.scheme if scheme is None else scheme
+        calls = scheme.calls(horizon)
+        self._check_past(past, scheme, members, chunk)
+        past = past[:, -(scheme.reach() + 1) :].to(self.normalisation.mean)
+        self.normalisation.check(past)
+        seeds = _seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
+        known = self.normalisation(past)
+        result = torch.empty(members * len(past), horizon, *past.shape[2:])
+        with tqdm(total=len(result) * len(calls), desc=progress, disable=None if progress else True) as bar:
+            for rows in torch.arange(len(result)).split(chunk):
+                objects = rows % len(past)
+                drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
+                given = None if context is None else context.to(known)[objects]
+                future = self._run(known[objects], calls, horizon, drawing, given, bar)
+                result[rows] = self.normalisation.undo(future).cpu()
+        return result.unflatten(0, (members, len(past)))
+
+    def check_series(self, channels: Sequence[str], cadence: str) -> None:
+        """Refuses a series of other channels or another time between frames than those of training.
+
+        Raises:
+            ValueError: saying what differs.
+        """
+        for what, mine, given in (
+            ("channels", ", ".join(self.channels), ", ".join(channels)),
+            ("time between frames", self.config["cadence"], cadence),
+        ):
+            if mine != given:
+                msg = f"this forecaster knows the {what} {mine!r}, given {given!r}: fit one to this series"
+                raise ValueError(msg)
+
+    def trace(self, horizon: int, scheme: Scheme | None = None) -> list[int]:
+        """Lists which call, from 0, made each of the frames 1 to `horizon`."""
+        calls = (self.scheme if scheme is None else scheme).calls(horizon)
+        made = {t: number for number, (_, new) in enumerate(calls) for t in new}
+        return [made[t] for t in range(1, horizon + 1)]
+
+    def _run(
+        self,
+        past: Tensor,
+        calls: Sequence[tuple],
+        horizon: int,
+        drawing: Sequence[torch.Generator],
+        context: Tensor | None,
+        bar: tqdm,
+    ) -> Tensor:
+        """Makes the calls for some futures, all with normalised values, and returns `(R, horizon, C, *space)`."""
+        last = max(horizon, max(t for _, new in calls for t in new))
+        frames = torch.cat([past, past.new_full((len(past), last, *past.shape[2:]), torch.nan)], dim=1)
+        present = past.shape[1] - 1
+        for before, new in calls:
+            times = sorted((*before, *new))
+            place = torch.tensor(times, device=frames.device) + present
+            wanted = torch.tensor([t in new for t in times], device=frames.device)
+            values = frames[:, place]
+            wanted = wanted.view(1, -1, *[1] * (values.ndim - 2)).expand(values.shape)
+            start = torch.stack([torch.randn(values.shape[1:], generator=g) for g in drawing]).to(values)
+            known = values.isfinite() & ~wanted
+            offsets = (place - place[len(times) // 2]).float().expand(len(frames), -1)
+            made = sample(
+                self.denoiser,
+                start,
+                values.nan_to_num(),
+                known,
+                wanted,
+                offsets,
+                context,
+                noise=self.noise,
+                steps=self.config["steps"],
+                method=self.config["sampler"],
+            )
+            frames[:, place] = torch.where(wanted, made, values)
+            bar.update(len(frames))
+        return frames[:, present + 1 : present + 1 + horizon]
+
+    def _check_past(self, past: Tensor, scheme: Scheme, members: int, chunk: int) -> None:
+        shape = (len(self.channels), *self.space)
+        if not isinstance(past, Tensor) or not past.is_floating_point():
+            msg = f"forecast: wanted a floating-point tensor, given {getattr(past, 'dtype', type(past).__name__)}"
+            raise TypeError(msg)
+        if past.ndim != 2 + len(shape) or past.shape[2:] != shape or not len(past):
+            msg = f"forecast: wanted a past (B, P, {', '.join(map(str, shape))}), given {tuple(past.shape)}"
+            raise ValueError(msg)
+        for name, number in (("members", members), ("chunk", chunk)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
+                raise ValueError(msg)
+        if scheme.K > self.config["K"]:
+            msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
+            raise ValueError(msg)
+        if past.shape[1] <= scheme.reach():
+            missing = scheme.reach() + 1 - past.shape[1]
+            short = autoregressive(scheme.K)
+            hint = f"; {short.name} needs {short.reach() + 1}" if past.shape[1] > short.reach() else ""
+            msg = (
+                f"forecast: the past has {past.shape[1]} frames, {scheme.name} looks {scheme.reach()} frames back and "
+                f"needs {scheme.reach() + 1}: {missing} are missing{hint}"
+            )
+            raise ValueError(msg)
+        looked = sorted({t - 1 for call in scheme.round_ for t in call[0] if t <= 0})
+        for row, seen in enumerate(past[:, looked].isfinite().flatten(1).any(1).tolist()):
+            if not seen:
+                msg = f"forecast: nothing was measured of object {row} in the frames that {scheme.name} looks at"
+                raise ValueError(msg)
+
+    # --- on disk ------------------------------------------------------------------------------------------------------
+
+    @property
+    def sha256(self) -> str:
+        """Returns the content hash of weights, normalisation and configuration."""
+        return keeping.identify(self)
+
+    def save_pretrained(self, folder: Path | str) -> str:
+        """Writes `config.json` and `forecaster.safetensors`, all or nothing, and returns the hash.
+
+        Raises:
+            FileExistsError: if the folder holds anything but a forecaster.
+        """
+        return keeping.save(self, Path(folder), self.provenance)
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, *, revision: str | None = None, device: str = "cpu") -> "Forecaster":
+        """Loads a forecaster: one that ships, a folder, or a repository of the Hub.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if a file was altered or does not fit.
+        """
+        config, folder = keeping.read(name, revision)
+        forecaster = cls(**config["forecaster"])
+        keeping.load_weights(forecaster, folder, config)
+        forecaster.provenance = config["provenance"]
+        return forecaster.to(device).eval()
+
+
+def _seeds(past: Tensor, members: int, generator: torch.Generator) -> list[int]:
+    """Makes a seed for each member of each object, members first, of the generator and the past of the object alone."""
+    base = int(torch.randint(2**62, (), generator=generator))
+    marks = [hashlib.sha256(row.nan_to_num(nan=1e30).cpu().numpy().tobytes()).hexdigest() for row in past]
+    texts = [f"{base} {member} {mark}" for member in range(members) for mark in marks]
+    return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in texts]
