@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aion.observations import near_miss
-from aion.steering.layers import edited, find_layers
+from aion.steering.layers import edited, find_layers, unwrapped
 from aion.steering.moments import Moments
 from aion.steering.recording import Record
 
@@ -77,7 +77,7 @@ def contrasts(
     if not 0 < shrinkage <= 1 or (options.get("places") and method != "mean"):
         msg = f"fit: shrinkage must lie in (0, 1], given {shrinkage!r}; places=True goes with method='mean' only"
         raise ValueError(msg)
-    if model.training:
+    if unwrapped(model).training:
         msg = "fit: the model is in training mode, where dropout changes activations: call model.eval() first"
         raise ValueError(msg)
     found, generator = find_layers(model, layers), generator or torch.Generator().manual_seed(0)

@@ -4,7 +4,7 @@ Layers have dotted names, as in `named_modules`, without what wrappers (`torch.c
 to them. In a pattern `*` stands for any part of a name between dots and `**` for any number of parts.
 """
 
-__all__ = ["edited", "find_layers", "fingerprint"]
+__all__ = ["edited", "find_layers", "fingerprint", "unwrapped"]
 
 import hashlib
 import re
@@ -34,20 +34,20 @@ def find_layers(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
     if not isinstance(model, nn.Module) or not isinstance(pattern, str):
         msg = f"wanted a torch module and a layer's name, given {type(model).__name__} and {pattern!r}"
         raise TypeError(msg)
-    named = {_plain(name): module for name, module in _unwrapped(model).named_modules() if name}
+    named = {_plain(name): module for name, module in unwrapped(model).named_modules() if name}
     parts = re.split(r"(\*\*|\*)", pattern)
     wanted = re.compile("".join({"**": ".*", "*": "[^.]*"}.get(part, re.escape(part)) for part in parts))
     found = {name: module for name, module in named.items() if wanted.fullmatch(name)}
     if not found:
         close = near_miss(pattern, named) if len(named) < 40 else near_miss(pattern, _shallow(named))
-        msg = f"no layer of {type(_unwrapped(model)).__name__} fits {pattern!r}; {close}"
+        msg = f"no layer of {type(unwrapped(model)).__name__} fits {pattern!r}; {close}"
         raise ValueError(msg)
     return found
 
 
 def fingerprint(model: nn.Module) -> str:
     """Computes the SHA-256 of the names, shapes, types and values of all weights; where they are does not matter."""
-    model = _unwrapped(model)
+    model = unwrapped(model)
     tensors = [*model.parameters(), *model.buffers()]
     state = [(id(t), t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors]
     if model in _hashes and _hashes[model][0] == state:
@@ -99,7 +99,8 @@ def edited(
         yield
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the module inside the wrappers of `torch.compile` and data parallelism."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while isinstance(model, wrappers) or "_orig_mod" in model._modules:
         model = model.module if isinstance(model, wrappers) else model._orig_mod

@@ -88,9 +88,9 @@ class Layout:
         Raises:
             ValueError: if `valid` does not fit or an object has nothing valid.
         """
-        rows = x.detach().double().movedim((self.letters.index("B"), self.channel), (0, 1)).flatten(2)
+        rows = x.detach().double().movedim((self.letters.index("B"), self.channel), (0, 1)).unsqueeze(-1).flatten(2)
         if valid is None:
-            return rows.mean(2) if rows.ndim > 2 else rows
+            return rows.mean(2)
         shape = tuple(size for axis, size in enumerate(x.shape) if axis != self.channel)
         if _broadcast(valid, shape) != shape:
             msg = f"valid has the shape {tuple(valid.shape)}, which does not fit {shape}"
@@ -101,7 +101,7 @@ class Layout:
             msg = f"object {int((total == 0).nonzero()[0])} of the batch has nothing valid"
             raise ValueError(msg)
         # not by multiplication alone: what stands in padding may be NaN
-        kept = torch.where(weight[:, None] > 0, rows.reshape(*rows.shape[:2], -1), 0.0)
+        kept = torch.where(weight[:, None] > 0, rows, 0.0)
         return kept.sum(2) / total[:, None]
 
     def field(self, x: Tensor) -> Tensor:
