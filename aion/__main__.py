@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(verbs)
     _add_embed(verbs)
     _add_info(verbs)
+    _add_physics(verbs)
     _add_train(verbs)
     return parser
 
@@ -176,6 +177,29 @@ def _add_info(verbs) -> None:
     )
 
 
+def _add_physics(verbs) -> None:
+    data = "aion physics data --system shear --n 200 -o shear.hdf5"
+    parser = _add(verbs, "physics", None, "simulate flows, or train a model of them", "See docs/physics.md.", data)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    details = "Systems: shear, kolmogorov, convection, gray-scott, acoustic, turbulence. The file is in the format of\n"
+    parser = _add(verbs, "data", _physics_data, "simulate a system", f"{details}The Well, labelled by regime.", data)
+    parser.add_argument("--system", required=True, metavar="NAME", help="the system")
+    parser.add_argument("--n", type=_positive, required=True, metavar="N", help="number of trajectories")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="HDF5 file to write")
+    parser.add_argument("--size", type=_positive, metavar="N", help="points along an axis (default: of the system)")
+    parser.add_argument("--frames", type=_positive, default=36, metavar="N", help="frames of each (default: 36)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the initial conditions (default: 0)")
+    _add_device(parser, default="cpu")
+    example = "aion physics train benchmarks/recipes/walrus-nano.toml -o runs/walrus-nano"
+    parser = _add(
+        verbs, "train", _physics_train, "train the model of a recipe", "Writes DIR/model; goes on if stopped.", example
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.physics.recipe")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="at most so many, for a trial")
+    _add_device(parser, default="cpu")
+
+
 def _add_train(verbs) -> None:
     parser = _add(
         verbs,
@@ -224,6 +248,26 @@ def _train(arguments: argparse.Namespace) -> None:
     model = train_recipe(arguments.recipe, arguments.output, device=arguments.device, steps=arguments.steps)
     print(f"{arguments.output / 'bundle'}  {sum(p.numel() for p in model.parameters()):,} parameters")
     print(f"look at it with: aion info {arguments.output / 'bundle'}")
+
+
+def _physics_data(arguments: argparse.Namespace) -> None:
+    _share_cores()
+    from aion.physics.systems import simulate
+    from aion.physics.well import write_well
+
+    _check_writable(arguments.output)
+    options = {key: getattr(arguments, key) for key in ("size", "frames", "seed", "device")}
+    flow = simulate(arguments.system, arguments.n, progress=True, **options)
+    write_well(flow, arguments.output)
+    grid = " x ".join(map(str, flow.space))
+    print(f"{arguments.output}  {len(flow)} x {flow.frames} frames of {', '.join(flow.fields)} on {grid}, simulated")
+
+
+def _physics_train(arguments: argparse.Namespace) -> None:
+    from aion.physics.recipe import train_recipe
+
+    model = train_recipe(arguments.recipe, arguments.output, device=arguments.device, steps=arguments.steps)
+    print(f"{arguments.output / 'model'}  {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
 def _info(arguments: argparse.Namespace) -> None:

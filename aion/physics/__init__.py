@@ -1,3 +1,23 @@
-"""The simulation foundation model that steering was invented on, the solvers that make its data, and its data format."""
+"""The simulation foundation model that steering was invented on, the solvers of its data, and its data format."""
 
-__all__ = ["flow", "mixing", "normalise", "patching", "walrus"]
+__all__ = [
+    "acoustics",
+    "builders",
+    "convection",
+    "flow",
+    "fluid",
+    "metrics",
+    "mixing",
+    "normalise",
+    "patching",
+    "published",
+    "reaction",
+    "recipe",
+    "sampling",
+    "spectral",
+    "store",
+    "systems",
+    "turbulence",
+    "walrus",
+    "well",
+]

@@ -135,6 +135,21 @@ class Flow:
             raise ValueError(msg)
         return self.replace(values=self.values[:, start : start + frames])
 
+    @staticmethod
+    def concatenate(flows: "Sequence[Flow]") -> "Flow":
+        """Returns the trajectories of all flows, which must differ in nothing else; what only some tell is left out."""
+        shared = set.intersection(*(set(flow.parameters) for flow in flows))
+        labelled = all(flow.regimes for flow in flows)
+        kinds = {(flow.fields, flow.boundaries, flow.dt, flow.extent, flow.values.shape[1:]) for flow in flows}
+        if len(kinds) > 1:
+            msg = f"concatenate: wanted flows of one grid, number of frames and set of fields, given {sorted(kinds)}"
+            raise ValueError(msg)
+        return flows[0].replace(
+            values=torch.cat([flow.values for flow in flows]),
+            regimes=[name for flow in flows for name in flow.regimes] if labelled else (),
+            parameters={name: torch.cat([flow.parameters[name] for flow in flows]) for name in sorted(shared)},
+        )
+
     def to(self, target: torch.device | torch.dtype | str) -> "Flow":
         """Moves or converts the values."""
         return self.replace(values=self.values.to(target))

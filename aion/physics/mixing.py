@@ -8,7 +8,8 @@ normalised input; one projection serves both. Queries and keys are layer-normali
 
 References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684
-    | Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer (Raffel et al., 2020), arXiv 1910.10683
+    | Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer (Raffel et al., 2020), arXiv
+      1910.10683
     | RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021), arXiv 2104.09864
     | GPT-J-6B: A 6 Billion Parameter Autoregressive Language Model (Wang and Komatsuzaki, 2021)
 """  # fmt: skip
@@ -55,7 +56,7 @@ class SpaceNorm(nn.Module):
 
 
 def bucket(distance: Tensor) -> Tensor:
-    """Numbers distances back in time: each of the first 16 its own bucket, the others in logarithmic steps up to 128."""
+    """Numbers distances back in time: the first 16 one by one, the others in logarithmic steps up to 128."""
     exact = BUCKETS // 2
     ratio = (distance.clamp(min=1) / exact).log() / math.log(FARTHEST / exact)
     far = exact + (ratio * (BUCKETS - exact)).long()

@@ -1,9 +1,11 @@
-r"""The scales of a window: inputs are divided by the RMS of the values, predictions multiplied by that of the increments.
+r"""The scales of a window: inputs are divided by the RMS of the values, predictions multiplied by that of the
+increments.
 
 For the frames :math:`x_1 \dots x_T` of one trajectory, :math:`s = \max(\mathrm{RMS}(x_t), \epsilon)` and
-:math:`\delta = \max(\mathrm{RMS}(x_{t+1} - x_t), \epsilon)` over time and space, for each field. No mean is subtracted, so
-that zero stays zero. Components of one quantity can share both scales: if the small cross-stream velocity of a laminar
-flow had scales of its own, all that the model says of it would be multiplied by an increment of nearly nothing.
+:math:`\delta = \max(\mathrm{RMS}(x_{t+1} - x_t), \epsilon)` over time and space, for each field. No mean is
+subtracted, so that zero stays zero. Components of one quantity can share both scales: if the small cross-stream
+velocity of a laminar flow had scales of its own, all that the model says of it would be multiplied by an increment of
+nearly nothing.
 
 References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684

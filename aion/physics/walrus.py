@@ -2,8 +2,8 @@ r"""`Walrus`: continues a window of frames of any known fields on a 2-D or 3-D g
 
 The window is scaled by its own RMS (`aion.physics.normalise`), cut into tokens (`aion.physics.patching`), mixed by
 blocks (`aion.physics.mixing`) and decoded to the increment from each frame to the next; attention in time is causal, so
-that every frame of the window is a training example. The two dimensionalities share the blocks and have an encoder and a
-decoder each; a plane is a volume of one layer.
+that every frame of the window is a training example. The two dimensionalities share the blocks and have an encoder
+and a decoder each; a plane is a volume of one layer.
 
 Where to look or to steer: `encoders.2`, `blocks.0` ... `blocks.N`, `blocks.K.time`, `blocks.K.space`. All give
 activations `(B, T, H', W', D', C)`, D' = 1 in two dimensions.
@@ -12,16 +12,19 @@ References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684
 """
 
-__all__ = ["Rollout", "Walrus", "nano", "published", "small"]
+__all__ = ["Rollout", "Walrus"]
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from torch import Tensor, nn
 
+from aion.bundle import load_weights
 from aion.observations import near_miss
+from aion.physics import store
 from aion.physics.flow import Flow
 from aion.physics.mixing import Block
 from aion.physics.normalise import window_scales
@@ -108,8 +111,10 @@ class Walrus(nn.Module):
         self.tokens = {2: tokens_2d, 3: tokens_3d}
         cut = (FLAGS + len(fields), middle, dim, kernels, groups)
         self.encoders = nn.ModuleDict({"2": PatchEncoder(*cut), "3": PatchEncoder(*cut)})
+        self.register_buffer("gain", torch.ones(1))  # of what the encoders give; other than 1 in published weights only
         self.blocks = nn.ModuleList(Block(dim, heads, hidden, groups, highest) for _ in range(depth))
         self.decoders = nn.ModuleDict({"2": PatchDecoder(*cut), "3": PatchDecoder(*cut)})
+        self.provenance: dict[str, object] = {}
         if not self.encoders["2"].conv1.weight.is_meta:
             self.reset_parameters()
 
@@ -125,6 +130,29 @@ class Walrus(nn.Module):
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02, generator=generator)
 
+    def save_pretrained(self, folder: Path | str) -> str:
+        """Writes the model into a folder, which it replaces, and returns its hash; see `aion.physics.store`.
+
+        Raises:
+            FileExistsError: if the folder holds anything but a model.
+        """
+        return store.save(self, folder, self.provenance)
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, *, revision: str | None = None) -> "Walrus":
+        """Loads a model from a folder or a repository of the Hub, on the CPU; `provenance` says how it was made.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if a file was altered or does not fit.
+        """
+        folder, facts = store.read(name, revision)
+        with torch.device("meta"):
+            model = cls(**facts["walrus"])
+        load_weights(model, folder, store.WEIGHTS, facts["sha256"])
+        model.provenance = facts.get("provenance", {})
+        return model.eval()
+
     def forward(
         self,
         window: Flow,
@@ -133,7 +161,8 @@ class Walrus(nn.Module):
         tokens: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns the predicted increments from each frame to the next, `(B, T, F, *space)`, in the units of the fields.
+        """Returns the predicted increments from each frame to the next, `(B, T, F, *space)`, in the units of the
+        fields.
 
         Arguments:
             window: at least two frames of finite values.
@@ -182,7 +211,7 @@ class Walrus(nn.Module):
         x = (window.values / size).flatten(0, 1)
         x = x.reshape(*x.shape, *[1] * (5 - x.ndim))
         x = pad(x, axes, shift)
-        x = self.encoders[kind](x, torch.cat([columns, flags]), axes)
+        x = self.gain * self.encoders[kind](x, torch.cat([columns, flags]), axes)
         x = self._mix(x.unflatten(0, window.values.shape[:2]), axes, generator if self.roll_latent else None)
         x = self.decoders[kind](x.flatten(0, 1), columns, axes)
         return unpad(x, axes, shift).reshape(window.values.shape)
@@ -276,20 +305,3 @@ class Walrus(nn.Module):
 
 def _dimensions(window: Flow) -> int:
     return 3 if sum(points > 1 for points in window.space) == 3 else 2
-
-
-def nano(fields: Sequence[str], **options: object) -> Walrus:
-    """Builds a model of about a million parameters for grids of 64 x 64 and 16 x 16 x 16."""
-    return Walrus(fields, **{"tokens_2d": 64, "tokens_3d": 64, "context": 4, **options})
-
-
-def small(fields: Sequence[str], **options: object) -> Walrus:
-    """Builds a model of about ten million parameters for grids of 128 x 128 and 32 x 32 x 32."""
-    sizes = {"dim": 256, "depth": 8, "heads": 8, "middle": 64, "tokens_2d": 256, "tokens_3d": 512}
-    return Walrus(fields, **{**sizes, "highest": 32.0, **options})
-
-
-def published(fields: Sequence[str], **options: object) -> Walrus:
-    """Builds the model in the published configuration, 1.29 billion parameters with 64 fields."""
-    sizes = {"dim": 1408, "depth": 40, "heads": 16, "hidden": 2816, "middle": 352, "shared_scale": False}
-    return Walrus(fields, **{**sizes, "highest": 128.0, "roll_latent": True, **options})
