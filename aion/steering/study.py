@@ -45,6 +45,7 @@ def steering_report(
     seed: int = 0,
     options: Mapping[str, object] | None = None,
     layers: Mapping[str, Direction] | None = None,
+    layer_controls: int = 8,
     concepts: Mapping[str, Direction] | None = None,
     systems: Mapping[str, Mapping[str, object]] | None = None,
 ) -> SteeringReport:
@@ -65,6 +66,7 @@ def steering_report(
         seed: see there; also of bootstrap and controls.
         options: see there.
         layers: directions of the same concept at other layers, each measured at the strength `at`.
+        layer_controls: number of controls of each kind there.
         concepts: other directions of the same layer, for a table of cosines.
         systems: by name of another system the arguments that differ there, such as `flows`, `diagnostics` and `run`.
 
@@ -94,7 +96,7 @@ def steering_report(
         seed=seed,
         regimes=regimes,
         layers={
-            name: steering_report(model, other, **{**same, "strengths": [at]})
+            name: steering_report(model, other, **{**same, "strengths": [at], "controls": layer_controls})
             for name, other in (layers or {}).items()
         },
         cosines={
