@@ -40,36 +40,39 @@ from steering_flows import (
 )
 from torch import Tensor
 
-from aion import AION, Spectrum
+from aion import AION, Scalar, Spectrum
+from aion.generation import codes
 from aion.physics.systems import simulate
 from aion.physics.walrus import Walrus
 from aion.sky import Sky
 from aion.steering import Direction, animate, capture, fingerprint, steering_report
+from aion.tokens import Tokens, TokenSequence
 
 RESULTS = Path(__file__).resolve().parent / "results" / "steering"
 
 
-def fit(model: Walrus, system: str, count: int, seed: int, layers: str, **options: object) -> dict[str, Direction]:
-    positive, negative = pairs(system, count, seed, START + model.context + STEPS)
+def fit(
+    model: Walrus, system: str, count: int, seed: int, size: int, layers: str, **options: object
+) -> dict[str, Direction]:
+    positive, negative = pairs(system, count, seed, START + model.context + STEPS, size)
     data = {"system": system, "regimes": REGIMES[system], "seed": seed, "simulated": True}
     return Direction.fit_layers(
         model, layers, positive=positive, negative=negative, forward=start_windows, data=data, **options
     )
 
 
-def speed(model: Walrus, system: str, count: int, seed: int, layer: str) -> Direction:
+def speed(model: Walrus, system: str, count: int, seed: int, size: int, layer: str) -> Direction:
     """Fits the direction of flows seen at every second frame."""
-    calm = pairs(system, count, seed, 20)[1]
+    calm = pairs(system, count, seed, 20, size)[1]
     fast = calm.replace(values=calm.values[:, ::2])
     once = lambda model, flow: model(flow.window(2, model.context))  # noqa: E731
     return Direction.fit(model, layer, positive=fast, negative=calm, forward=once, method="paired")
 
 
-def best_layer(model: Walrus, directions: dict[str, Direction], flows: dict, target: dict) -> str:
+def best_layer(model: Walrus, directions: dict[str, Direction], given: dict, target: dict) -> str:
     """Chooses the layer whose direction moves the target most, in the regime that it moves less."""
-    report = steering_report(
-        model, next(iter(directions.values())), flows, [AT], target, 0, run=roll, layers=directions, layer_controls=0
-    )
+    first = next(iter(directions.values()))
+    report = steering_report(model, first, given, [AT], target, 0, run=roll, layers=directions, layer_controls=0)
     name = next(iter(target))
     least = {
         layer: min(regime.responses[name].odd[0] for regime in sub.regimes.values())
@@ -80,17 +83,16 @@ def best_layer(model: Walrus, directions: dict[str, Direction], flows: dict, tar
 
 def flows(arguments: argparse.Namespace) -> None:
     model, system, seed = Walrus.from_pretrained(arguments.model), arguments.system, 1000 * (1 + arguments.seed)
-    count = arguments.flows
-    begun = time.perf_counter()
-    directions = fit(model, system, count, seed, "blocks.*")
+    count, size, begun = arguments.flows, arguments.size, time.perf_counter()
+    directions = fit(model, system, count, seed, size, "blocks.*")
     target = dict(list(DIAGNOSTICS[system].items())[:1])
-    layer = best_layer(model, directions, cases(model, system, max(count // 4, 4), seed + 1), target)
+    layer = best_layer(model, directions, cases(model, system, max(count // 4, 4), seed + 1, size), target)
     direction = directions[layer]
-    others = [name for name in REGIMES if name != system and known(model, name)] if arguments.transfer else []
+    others = [name for name in REGIMES if name != system and arguments.transfer and known(model, name)]
     report = steering_report(
         model,
         direction,
-        cases(model, system, count, seed + 2),
+        cases(model, system, count, seed + 2, size),
         STRENGTHS,
         DIAGNOSTICS[system],
         arguments.controls,
@@ -101,30 +103,31 @@ def flows(arguments: argparse.Namespace) -> None:
         layers=directions,
         layer_controls=arguments.layer_controls,
         concepts={
-            "speed": speed(model, system, count, seed, layer),
-            "lda": fit(model, system, count, seed, layer, method="lda")[layer],
-            "other flows": fit(model, system, count, seed + 3, layer)[layer],
+            "speed": speed(model, system, count, seed, size, layer),
+            "lda": fit(model, system, count, seed, size, layer, method="lda")[layer],
+            "other flows": fit(model, system, count, seed + 3, size, layer)[layer],
         },
         systems={
-            name: {"flows": cases(model, name, count, seed + 4), "diagnostics": DIAGNOSTICS[name], "damage": None}
+            name: {"flows": cases(model, name, count, seed + 4, size), "diagnostics": DIAGNOSTICS[name], "damage": None}
             for name in others
         },
     )
     folder = RESULTS / f"{system}-{Path(arguments.model).name}-{arguments.seed}"
     report.save(folder)
-    film(model, direction, system, seed + 2, folder)
+    film(model, direction, cases(model, system, 1, seed + 2, size), folder)
     facts = {"model": direction.model, "separation": direction.separation, "command": vars_of(arguments)}
     write(folder, {**facts, "seconds": round(time.perf_counter() - begun)})
 
 
 def known(model: Walrus, system: str) -> bool:
-    return set(simulate(system, 1, frames=1).fields) <= set(model.fields)
+    return set(simulate(system, 1, frames=1, size=16).fields) <= set(model.fields)
 
 
-def film(model: Walrus, direction: Direction, system: str, seed: int, folder: Path) -> None:
+def film(model: Walrus, direction: Direction, given: dict, folder: Path) -> None:
     """Animates one flow of the regime without the concept: as it is, steered, and along a random direction."""
-    window, partner = list(cases(model, system, 1, seed).values())[1]
-    random = dataclasses.replace(direction, vector=torch.randn(direction.vector.shape, generator=torch.Generator()))
+    window, partner = list(given.values())[1]
+    drawn = torch.randn(direction.vector.shape, generator=torch.Generator().manual_seed(0))
+    random = dataclasses.replace(direction, vector=drawn)
     shown = {"unsteered": roll(model, (window, partner), torch.Generator().manual_seed(0)).flow}
     for title, along in ((f"steered, s = {STRENGTHS[-1]}", direction), ("random direction", random)):
         with along.applied(model, STRENGTHS[-1]):
@@ -159,11 +162,36 @@ GALAXY_DIAGNOSTICS = {
 }
 
 
-def predict(model: AION, observations: dict, generator: torch.Generator) -> Predicted:
-    """Predicts one instrument's spectrum, and the redshift, from the other's; nothing is drawn."""
-    seen = {SEEN: observations[SEEN]}
-    spectrum = model.reconstruct(seen, PREDICTED, like=observations[PREDICTED])
-    return Predicted(spectrum, model.predict(seen, "redshift").median())
+class Asked(NamedTuple):
+    """Holds the tokens of one instrument's spectra, and the places of the other's and of the redshift."""
+
+    given: TokenSequence
+    spectrum: TokenSequence
+    redshift: TokenSequence
+    like: Spectrum
+
+
+def ask(model: AION, observations: dict) -> Asked:
+    given, spectrum = model.tokenize({SEEN: observations[SEEN]}), model.tokenize({PREDICTED: observations[PREDICTED]})
+    count = len(given)
+    redshift = model.tokenize({"redshift": Scalar(torch.zeros(count))})  # a query's ids are not looked at
+    return Asked(given, spectrum, redshift, observations[PREDICTED])
+
+
+def predict(model: AION, asked: Asked, generator: torch.Generator) -> Predicted:
+    """Does what `AION.reconstruct` and `AION.predict` do, with tokens made once; nothing is drawn."""
+    context = model.transformer.encode(asked.given)
+
+    def logits(query: TokenSequence, name: str) -> Tensor:
+        hidden = model.transformer.decode(context, asked.given.valid, query)
+        return model.transformer.logits(hidden, name)[..., : codes(model.tokenizer(name))].float()
+
+    tokenizer, query = model.tokenizer(PREDICTED), asked.spectrum
+    scores, possible = logits(query, PREDICTED), tokenizer.possible(query.position)
+    ids = (scores if possible is None else scores.masked_fill(~possible, -torch.inf)).argmax(-1)
+    spectrum = tokenizer.decode(Tokens(ids, query.position, query.valid), asked.like)
+    redshift = model.tokenizer("redshift").posterior(logits(asked.redshift, "redshift")[:, 0].double().softmax(-1))
+    return Predicted(spectrum, redshift.median())
 
 
 def bright_galaxies(sky: Sky, count: int) -> dict[str, Tensor]:
@@ -213,7 +241,7 @@ def galaxies(arguments: argparse.Namespace) -> None:
     report = steering_report(
         model,
         directions[layer],
-        {name: sky.observe(rows[name][2 * count : 3 * count]) for name in ("quiescent", "star-forming")},
+        {name: ask(model, sky.observe(rows[name][2 * count :][:count])) for name in ("quiescent", "star-forming")},
         GALAXY_STRENGTHS,
         GALAXY_DIAGNOSTICS,
         arguments.controls,
@@ -226,12 +254,12 @@ def galaxies(arguments: argparse.Namespace) -> None:
     )
     folder = RESULTS / f"galaxies-{arguments.seed}"
     report.save(folder)
-    draw_spectra(model, directions[layer], sky.observe(rows["star-forming"][2 * count : 3 * count]), folder)
+    draw_spectra(model, directions[layer], ask(model, sky.observe(rows["star-forming"][2 * count :][:count])), folder)
     facts = {"model": directions[layer].model, "separation": directions[layer].separation}
     write(folder, {**facts, "command": vars_of(arguments), "seconds": round(time.perf_counter() - begun)})
 
 
-def draw_spectra(model: AION, direction: Direction, observations: dict, folder: Path) -> None:
+def draw_spectra(model: AION, direction: Direction, asked: Asked, folder: Path) -> None:
     """Draws the median predicted spectrum of star-forming galaxies, each over its own mean, by strength."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -240,7 +268,7 @@ def draw_spectra(model: AION, direction: Direction, observations: dict, folder: 
     axes = figure.subplots()
     for strength in (-0.8, -0.4, 0.0, 0.4, 0.8):
         with direction.applied(model, strength):
-            spectrum = predict(model, observations, torch.Generator()).spectrum
+            spectrum = predict(model, asked, torch.Generator()).spectrum
         shape = (spectrum.flux / band(spectrum, 4200, 8000)[:, None]).median(0).values
         colour = colormaps["coolwarm"](0.5 + strength / 1.6)
         axes.plot(spectrum.wavelength[0], shape, color=colour if strength else "black", label=f"{strength:+g}")
@@ -254,7 +282,7 @@ def draw_spectra(model: AION, direction: Direction, observations: dict, folder: 
 
 
 def hooks(arguments: argparse.Namespace) -> None:
-    """Compares forward passes in turn, so that other work on the machine slows them alike."""
+    """Compares the processor time of forward passes, in turn, so that other work on the machine slows them alike."""
     if arguments.model:
         model = Walrus.from_pretrained(arguments.model)
         window = simulate("shear", 8, frames=model.context)
@@ -278,9 +306,9 @@ def hooks(arguments: argparse.Namespace) -> None:
         for _ in range(arguments.repeats):
             for name, context in contexts.items():
                 with context():
-                    begun = time.perf_counter()
+                    begun = time.process_time()
                     forward()
-                    seconds[name].append(time.perf_counter() - begun)
+                    seconds[name].append(time.process_time() - begun)
     plain = statistics.median(seconds["plain"])
     for name, values in seconds.items():
         middle, least = statistics.median(values), min(values)
@@ -347,6 +375,7 @@ def main() -> None:
             verb.add_argument(
                 "--system", choices=[name for name in REGIMES if len(DIAGNOSTICS[name]) > 1], default="shear"
             )
+            verb.add_argument("--size", type=int, help="points along an axis, if not the usual number")
             verb.add_argument("--transfer", action="store_true", help="steer the other systems too")
     verb = verbs.add_parser("hooks")
     verb.set_defaults(run=hooks)

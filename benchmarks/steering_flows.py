@@ -136,10 +136,10 @@ DAMAGE = {"divergence": divergence, "spectra": spectra, "spectra from partner": 
 # ---- flows: what is run
 
 
-def pairs(system: str, count: int, seed: int, frames: int) -> tuple[Flow, Flow]:
+def pairs(system: str, count: int, seed: int, frames: int, size: int | None = None) -> tuple[Flow, Flow]:
     """Simulates flows with the concept and without it, row by row of the same initial condition."""
     regimes = REGIMES[system]
-    flow = simulate(system, 2 * count, seed=seed, frames=frames, regimes=regimes)
+    flow = simulate(system, 2 * count, seed=seed, frames=frames, regimes=regimes, size=size)
     return flow[0::2], flow[1::2]
 
 
@@ -149,9 +149,9 @@ def roll(model: Walrus, given: tuple[Flow, Flow], generator: torch.Generator) ->
     return Run(result.flow, partner, result.diverged)
 
 
-def cases(model: Walrus, system: str, count: int, seed: int) -> dict[str, tuple[Flow, Flow]]:
+def cases(model: Walrus, system: str, count: int, seed: int, size: int | None = None) -> dict[str, tuple[Flow, Flow]]:
     """Returns windows to start from by regime, each with what the partner flow then did."""
-    both = pairs(system, count, seed, START + model.context + STEPS)
+    both = pairs(system, count, seed, START + model.context + STEPS, size)
     after = START + model.context
     windows = [flow.window(START, model.context) for flow in both]
     truth = [flow.window(after, STEPS) for flow in both]

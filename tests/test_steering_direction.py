@@ -328,6 +328,16 @@ def test_places_are_resized_cropped_or_must_fit(grid):
     assert push[0, :, [0, 7]].abs().max() < 1e-5
 
 
+def test_a_field_without_a_mean_cannot_be_dropped(grid):
+    direction = Direction.fit(grid, "blocks.0", **fields(), places=True)
+    field = direction.vector - direction.vector.flatten(1).mean(1)[:, None, None]
+    level = Direction(field, direction.layer, direction.layout, direction.model)
+    with pytest.raises(ValueError, match="leaves nothing"), level.applied(grid, 0.3):
+        pass
+    with level.applied(grid, 0.3, spatial="exact"):
+        grid(fields()["negative"])
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -366,8 +376,9 @@ def test_nothing_is_ever_steered_silently_not(toy):
     with wrong, direction.applied(wide, 0.3, strict=False):
         wide.blocks[1](x)
     summed = fit(toy) + fit(toy, method="lda")
-    with pytest.raises(ValueError, match="clamp needs the means"), summed.applied(toy, 0.3, "clamp"):
-        pass
+    for direction in (summed, fit(toy, normalise="layer")):
+        with pytest.raises(ValueError, match="clamp needs"), direction.applied(toy, 0.3, "clamp"):
+            pass
 
 
 def test_tuples_keep_what_else_they_hold(toy):

@@ -302,7 +302,8 @@ class Direction:
             ValueError: for another model, no such layer, an unknown mode, numbers out of range, a direction that lacks
                 what the mode or `spatial` needs; by the layer, if a shape does not fit.
         """
-        about = {"layer": self.layer, "layout": self.layout, "means": self.means, "norm": self.norm}
+        means = self.means if self.normalise == "none" else None  # else they are not of activations as they come
+        about = {"layer": self.layer, "layout": self.layout, "means": means, "norm": self.norm}
         options = {"relative": relative, "spatial": spatial, "steps": steps, "region": region}
         push = Push(self.vector, strength, mode, **options, **about)
         layers = find_layers(model, self.layer)

@@ -5,6 +5,7 @@ __all__ = ["Push"]
 import math
 
 from collections.abc import Collection
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from aion.steering.layout import Layout
 
 MODES = ("ablate", "add", "clamp")
 SPATIAL = ("drop", "exact", "interp", "pad")
+SMALLEST = 1e-4  # share of a field that its mean must be
 
 
 class Push:
@@ -56,7 +58,7 @@ class Push:
             if given not in known:
                 msg = f"applied: unknown {name} {given!r}; {near_miss(given, known)}"
                 raise ValueError(msg)
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not math.isfinite(strength):
+        if isinstance(strength, bool) or not isinstance(strength, Real) or not math.isfinite(strength):
             msg = f"applied: strength must be a finite number, given {strength!r}"
             raise ValueError(msg)
         if steps is not None and (not hasattr(steps, "__contains__") or len(steps) == 0 or min(steps) < 0):
@@ -66,13 +68,13 @@ class Push:
             msg = f"applied: spatial={spatial!r} needs a direction with places: fit it with places=True"
             raise ValueError(msg)
         if mode == "clamp" and (means is None or norm is None or spatial != "drop"):
-            msg = "applied: clamp needs the means of the two groups, which a fitted direction has, and spatial='drop'"
+            msg = "applied: clamp needs spatial='drop' and the means of the groups, kept by fit with normalise='none'"
             raise ValueError(msg)
         if region is not None and not torch.as_tensor(region).any():
             msg = "applied: region selects no place"
             raise ValueError(msg)
         self.strength, self.mode, self.relative, self.spatial = float(strength), mode, relative, spatial
-        self.vector = vector.flatten(1).mean(1) if spatial == "drop" and vector.ndim > 1 else vector
+        self.vector = _dropped(vector) if spatial == "drop" and vector.ndim > 1 else vector
         self.steps, self.region = steps, None if region is None else torch.as_tensor(region)
         self.layer, self.layout, self.means, self.norm = layer, layout, means, norm
         self.calls = self.steered = 0
@@ -150,6 +152,15 @@ class Push:
             msg = f"region has the shape {tuple(region.shape)}, which does not fit the places {shape}"
             raise ValueError(msg)
         return region.reshape(padded_shape).unsqueeze(layout.channel)
+
+
+def _dropped(field: Tensor) -> Tensor:
+    """Averages over places; what is left of a field that has next to no mean would be rounding at full strength."""
+    mean, size = field.flatten(1).mean(1), field[0].numel()
+    if not mean.norm() * size**0.5 > SMALLEST * field.norm():
+        msg = "applied: the direction has no mean over places, so that spatial='drop' leaves nothing of it"
+        raise ValueError(msg)
+    return mean
 
 
 def resized(field: Tensor, grid: tuple[int, ...]) -> Tensor:

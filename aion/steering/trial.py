@@ -100,7 +100,7 @@ class Trial:
     @torch.no_grad()
     def _outcome(self, result: object) -> Outcome:
         values = {name: self._value(name, function(result)) for name, function in self.diagnostics.items()}
-        damage = {name: function(result, self.before).detach().double().cpu() for name, function in self.damage.items()}
+        damage = {name: _finite(function(result, self.before)) for name, function in self.damage.items()}
         shapes = {tuple(value.shape) for value in (*values.values(), *damage.values())}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
             msg = f"diagnostics and damage must be one number an object, (B,), given shapes {sorted(shapes)}"
@@ -111,6 +111,10 @@ class Trial:
         return Outcome(values, damage, diverged)
 
     def _value(self, name: str, value: Tensor) -> Tensor:
-        value = value.detach().double().cpu()
-        value = value.log() if name in self.logarithmic else value
-        return torch.where(value.isfinite(), value, torch.nan)
+        return _finite(value.detach().double().log() if name in self.logarithmic else value)
+
+
+def _finite(value: Tensor) -> Tensor:
+    """Converts to float64 on the CPU, with NaN for what is infinite too."""
+    value = value.detach().double().cpu()
+    return torch.where(value.isfinite(), value, torch.nan)
