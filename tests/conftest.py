@@ -194,3 +194,40 @@ def published_observations(generator) -> dict:
         "redshift": Scalar([0.2, 0.5]),
         "ra": Scalar([0.1, 0.2]),
     }
+
+
+class Toy(torch.nn.Module):
+    """Three blocks of tokens `(B, N, C)`, and layers that return a tuple, a dict or never run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(3))
+        self.pair, self.odd, self.idle = Pair(), Odd(), torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `(B, N, 6)` to the same shape."""
+        for block in self.blocks:
+            x = x + torch.tanh(block(x))
+        return self.pair(x)[0]
+
+
+class Pair(torch.nn.Module):
+    """Returns a tuple."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Returns what it is given and something else."""
+        return x, 2 * x.detach()
+
+
+class Odd(torch.nn.Module):
+    """Returns a dict."""
+
+    def forward(self, x: torch.Tensor) -> dict:
+        """Returns what it is given by name."""
+        return {"x": x}
+
+
+@pytest.fixture
+def toy() -> Toy:
+    """Makes a small module to be watched and steered."""
+    return Toy().eval()
