@@ -12,6 +12,8 @@ them. Astropy and pyarrow are loaded when they are first needed.
 __all__ = [
     "Embeddings",
     "FORMATS",
+    "Shards",
+    "Stream",
     "air_to_vacuum",
     "from_quantity",
     "from_specutils",
@@ -32,6 +34,7 @@ __all__ = [
 from aion.io.catalogs import neighbours
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
+from aion.io.shards import Shards, Stream
 from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table
