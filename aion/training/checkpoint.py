@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from aion.training import ranks
 from aion.training.average import Average
+from aion.training.optimizer import Optimizer
 
 NAME = "checkpoint.safetensors"
 FORMAT = "2"
@@ -61,7 +62,7 @@ class Checkpoint:
         folder: Path | str | None,
         identity: str,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         average: Average | None = None,
     ) -> None:
         self.path, self.identity = None if folder is None else Path(folder) / NAME, identity
@@ -119,8 +120,8 @@ class Checkpoint:
             if part == "optimizer":
                 kind, name = name.split(".", 1)
                 parameter = parameters[name]
-                like = torch.zeros((), device=parameter.device) if kind == "step" else parameter.detach()
-                self.optimizer.state[parameter][kind] = ranks.spread(tensors.pop(key, None), like)
+                like = self.optimizer.count(parameter) if kind == "step" else parameter.detach()
+                self.optimizer.state(parameter)[kind] = ranks.spread(tensors.pop(key, None), like)
             else:
                 target = state[name] if part == "module" else self.average.values[name]
                 with torch.no_grad():
@@ -142,7 +143,7 @@ class Checkpoint:
         """Lists all tensors by name, in the same order on every rank."""
         yield from ((f"module.{name}", value) for name, value in self.module.state_dict().items())
         for name, parameter in self.module.named_parameters():
-            for kind, value in self.optimizer.state.get(parameter, {}).items():
+            for kind, value in self.optimizer.state(parameter).items() if parameter.requires_grad else ():
                 yield f"optimizer.{kind}.{name}", value
         if self.average is not None:
             yield from ((f"average.{name}", value) for name, value in self.average.values.items())

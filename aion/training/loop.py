@@ -3,9 +3,6 @@
 It knows nothing of tokenizers, surveys or files other than its own. Batches come from a function of their number, and
 their draws from a generator seeded by it: a step is the mean over `accumulate` batches, whichever ranks compute them,
 so that the number of ranks does not change what is learned, and the step is the whole position in data and draws.
-
-References:
-    | Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2017), arXiv 1711.05101
 """
 
 __all__ = ["Stopped", "train"]
@@ -33,10 +30,9 @@ from aion.training.average import Average
 from aion.training.checkpoint import Checkpoint
 from aion.training.interruption import Interruption
 from aion.training.journal import Journal
+from aion.training.optimizer import Optimizer
 from aion.training.parallel import Prepared
 from aion.training.schedule import learning_rate
-
-BETAS = (0.9, 0.95)
 
 
 class Stopped(SystemExit):
@@ -54,6 +50,7 @@ def train(
     lr: float = 1e-3,
     warmup: float = 0.1,
     weight_decay: float = 0.05,
+    optimizer: str = "adamw",
     clip: float = 1.0,
     accumulate: int = 1,
     ema: float | None = None,
@@ -70,7 +67,7 @@ def train(
     log_every: int = 20,
     progress: str | None = None,
 ) -> nn.Module:
-    """Minimises the mean of `module.loss(data(number), generator)["loss"]` with AdamW; trains in place.
+    """Minimises the mean of `module.loss(data(number), generator)["loss"]`; the module is trained in place.
 
     With SIGTERM it writes a checkpoint at the end of the step and ends the process with status 0.
 
@@ -81,6 +78,7 @@ def train(
         lr: peak learning rate, see `aion.training.schedule`.
         warmup: share of the steps in which the rate rises.
         weight_decay: of matrices; vectors (norms, biases) are not decayed.
+        optimizer: `"adamw"` or `"muon"`, see `aion.training.optimizer`.
         clip: largest norm of the gradient.
         accumulate: batches of a step in all, shared out over the ranks: a multiple of their number.
         ema: decay of a moving average of the weights, which the module has in the end; None for none.
@@ -112,15 +110,15 @@ def train(
     with ExitStack() as stack:
         model = stack.enter_context(Prepared(module, parallel, precision, activation_checkpointing, compile))
         interruption = stack.enter_context(Interruption(checkpoint is not None, ranks.size() > 1))
-        optimizer = _optimizer(model.module, lr, weight_decay)
+        learner = Optimizer(model.module, optimizer, weight_decay)
         average = None if ema is None else Average(model.module, ema)
-        state = Checkpoint(checkpoint, identity, model.module, optimizer, average)
+        state = Checkpoint(checkpoint, identity, model.module, learner, average)
         start, before = state.restore(steps)
         began = time.monotonic() - before
         numbers = (step * accumulate + k for step in range(start, steps) for k in _own(accumulate))
         batches = stack.enter_context(closing(_batches(data, numbers, ahead)))
         journal = stack.enter_context(closing(Journal(log if ranks.rank() == 0 else None, start)))
-        maker = _Steps(model, batches, optimizer, average, interruption, accumulate, clip, seed, start)
+        maker = _Steps(model, batches, learner, average, interruption, accumulate, clip, seed, start)
         bar = _bar(start, steps, progress)
         for step in bar:
             noted = step % log_every == 0 or step == steps - 1
@@ -156,20 +154,13 @@ def _say(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
-def _optimizer(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
-
-
 @dataclass
 class _Steps:
     """Makes the steps of a training."""
 
     model: Prepared
     batches: Iterator[object]
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     average: Average | None
     interruption: Interruption
     accumulate: int
@@ -179,9 +170,7 @@ class _Steps:
 
     def step(self, step: int, rate: float, noted: bool) -> tuple[dict[str, float], bool]:
         """Makes a step and returns the mean figures of its batches, and whether any rank was asked to stop."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.module.zero_grad(set_to_none=True)
         terms, generator, own = [], torch.Generator(), _own(self.accumulate)
         for k, batch in zip(own, islice(self.batches, len(own)), strict=True):
             if step == self.first and ranks.size() > 1:
@@ -195,7 +184,7 @@ class _Steps:
             if not math.isfinite(figure):
                 msg = f"the {name} is {figure} at step {step}: lower lr (now {rate:.3g}) or look at the batch"
                 raise FloatingPointError(msg)
-        self.optimizer.step()
+        self.optimizer.step(rate)
         if self.average is not None:
             self.average.update(step)
         figures = _mean(terms) if noted else {}
