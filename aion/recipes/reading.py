@@ -1,7 +1,8 @@
 """Reads recipes: TOML files of known sections, whose values are keyword arguments of what they are for.
 
-A recipe may say `like = "other.toml"`, a recipe in the same folder whose settings it takes over: what both have is taken
-from the one that is read, down to the settings of a section; a tokenizer or the training of a part is taken whole.
+A recipe may say `like = "other.toml"`, a recipe in the same folder whose settings it takes over: what both have is
+taken from the one that is read, down to the settings of a section; a tokenizer or the training of a part is taken
+whole.
 """
 
 __all__ = ["digest", "is_family", "load", "load_family", "load_tokenizer"]

@@ -26,6 +26,7 @@ class Interruption:
         self._watched = watched
         self._wanted = False
         self._timer: threading.Timer | None = None
+        self._calm, self._lock = False, threading.Lock()
 
     def __enter__(self) -> "Interruption":
         if self._heard:
@@ -54,9 +55,10 @@ class Interruption:
 
     def calm(self) -> None:
         """Ends the watch: the process has understood, and what it does now may take its time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        with self._lock:
+            self._calm = True
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _note(self, *_: object) -> None:
         self._wanted = True
@@ -69,7 +71,10 @@ class Interruption:
         os.close(self._reader)
 
     def _arm(self) -> None:
-        self.calm()
-        self._timer = threading.Timer(GRACE, os._exit, (128 + signal.SIGTERM,))
-        self._timer.daemon = True
-        self._timer.start()
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            if not self._calm:
+                self._timer = threading.Timer(GRACE, os._exit, (128 + signal.SIGTERM,))
+                self._timer.daemon = True
+                self._timer.start()

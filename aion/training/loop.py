@@ -105,7 +105,7 @@ def train(
     ranks.agree("training", [identity, steps, accumulate, seed])
     if accumulate < 1 or accumulate % ranks.size():
         msg = f"accumulate: wanted a multiple of the number of ranks, {ranks.size()}, given {accumulate}"
-        raise ValueError(msg)
+        ranks.fail(ValueError(msg))
     module.train()
     with ExitStack() as stack:
         model = stack.enter_context(Prepared(module, parallel, precision, activation_checkpointing, compile))
@@ -183,7 +183,7 @@ class _Steps:
         for name, figure in (("loss", loss / self.accumulate), ("norm of the gradient", norm)):
             if not math.isfinite(figure):
                 msg = f"the {name} is {figure} at step {step}: lower lr (now {rate:.3g}) or look at the batch"
-                raise FloatingPointError(msg)
+                ranks.fail(FloatingPointError(msg))
         self.optimizer.step(rate)
         if self.average is not None:
             self.average.update(step)
@@ -244,7 +244,7 @@ def _check_disjoint(batch: object) -> None:
     """Refuses a batch that another rank has in its place.
 
     Raises:
-        ValueError: on every rank, if two have the same.
+        ValueError: if two have the same.
     """
     digests = ranks.everyone(_digest(batch))
     for number, digest in enumerate(digests):
@@ -253,4 +253,4 @@ def _check_disjoint(batch: object) -> None:
                 f"ranks {digests.index(digest)} and {number} train on the same batch: "
                 "data(number) must give another one for every number"
             )
-            raise ValueError(msg)
+            ranks.fail(ValueError(msg))

@@ -16,7 +16,6 @@ __all__ = ["PARALLEL", "PRECISIONS", "Prepared", "blocks"]
 
 import copy
 import functools
-import warnings
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -104,7 +103,7 @@ class Prepared:
         if ranks.size() == 1:
             return loss
         if not self.sharded:
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")  # it depends on the batch
+            # Which parameters are used may depend on the batch: a mixture of sources leaves some out.
             return nn.parallel.DistributedDataParallel(loss, find_unused_parameters=True)
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard

@@ -4,7 +4,7 @@ A process that nobody started so is alone, and all of this costs it nothing. Fac
 those on the CPU by gloo, those on a GPU by NCCL.
 """
 
-__all__ = ["agree", "everyone", "full", "joined", "rank", "share", "size", "spread", "together", "total"]
+__all__ = ["agree", "everyone", "fail", "full", "joined", "rank", "share", "size", "spread", "together", "total"]
 
 import json
 import os
@@ -12,6 +12,7 @@ import time
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,7 @@ def joined(device: str = "cpu") -> Iterator[str]:
         device: `"cuda"` gives each rank of a machine a GPU of its own; `"auto"` is that, or the CPU without any.
 
     Raises:
+        ConnectionError: if another rank has ended.
         ValueError: if there are more ranks on this machine than GPUs.
     """
     if device == "auto":
@@ -46,7 +48,13 @@ def joined(device: str = "cpu") -> Iterator[str]:
         own = torch.device(device)
         torch.cuda.set_device(own)
     dist.init_process_group(backend, device_id=own)
-    yield device
+    try:
+        yield device
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistError):
+            raise
+        msg = f"lost another rank, which says why ({str(error).splitlines()[0]})"
+        raise ConnectionError(msg) from error
     dist.destroy_process_group()  # not after an error: the others may be waiting for this rank
 
 
@@ -73,17 +81,24 @@ def everyone(fact: object) -> list:
     return [json.loads(bytes(t[: int(n)].tolist())) for t, n in zip(texts, lengths, strict=True)]
 
 
+def fail(error: Exception) -> NoReturn:
+    """Raises an error that all ranks have met: rank 0 says what it is, the others end without a word."""
+    if rank() == 0:
+        raise error
+    time.sleep(QUIET)
+    raise SystemExit(2)
+
+
 def agree(name: str, fact: object) -> None:
     """Makes sure that all ranks say the same.
 
     Raises:
-        ValueError: on every rank, if they do not.
+        ValueError: if they do not, see `fail`.
     """
     said = everyone(fact)
     for other, value in enumerate(said):
         if value != said[0]:
-            msg = f"the ranks disagree on the {name}: rank 0 has {said[0]!r}, rank {other} {value!r}"
-            raise ValueError(msg)
+            fail(ValueError(f"the ranks disagree on the {name}: rank 0 has {said[0]!r}, rank {other} {value!r}"))
 
 
 @contextmanager
