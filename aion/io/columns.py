@@ -51,13 +51,13 @@ def check_columns(columns: "Columns") -> None:
         known = [key for keys in _KINDS[kind] for key in keys]
         for key in settings:
             if key not in known:
-                msg = f"columns of {name!r}: a map of a {kind} knows no {key!r}; {near_miss(key, known)}"
+                msg = f"columns of {name!r} ({kind}): there is no {key!r}; {near_miss(key, known)}"
                 raise ValueError(msg)
         missing = {"spectrum": {"flux", "wavelength"}, "image": {"flux", "ivar"}, "scalar": set()}[kind] - set(settings)
         if kind == "spectrum" and ("ivar" in settings) == ("error" in settings):
             missing = missing or {"one of ivar and error"}
         if missing:
-            msg = f"columns of {name!r}: a map of a {kind} lacks {', '.join(sorted(missing))}"
+            msg = f"columns of {name!r} ({kind}): lacks {', '.join(sorted(missing))}"
             raise ValueError(msg)
 
 
@@ -116,8 +116,8 @@ def _spectrum(table: "pyarrow.Table", settings: Mapping[str, object]) -> Spectru
     if all(isinstance(cell, np.ndarray) for cell in cells.values()) and cells["flux"].shape[1]:
         return canonical(**{key: _flag(key, cell) for key, cell in cells.items()}, **own)
     rows = [{key: _flag(key, np.asarray(cell[i])) for key, cell in cells.items()} for i in range(table.num_rows)]
-    empty = {"flux": np.zeros(1), "wavelength": np.ones(1), "noise": np.zeros(1), "bad": np.ones(1, dtype=bool)}
-    return Spectrum.stack([canonical(**(row if len(row["flux"]) else empty), **own) for row in rows])
+    nothing = Spectrum([[0.0]], [[0.0]], [[5000.0]])
+    return Spectrum.stack([canonical(**row, **own) if len(row["flux"]) else nothing for row in rows])
 
 
 def _flag(key: str, cell: np.ndarray) -> np.ndarray:

@@ -271,10 +271,10 @@ class Stream:
 
         epoch = 0
         while True:
-            self._stream.set_epoch(epoch)
-            part = split_dataset_by_node(self._stream, rank=lane, world_size=self.lanes)
+            part = split_dataset_by_node(self._stream, rank=lane, world_size=self.lanes).with_format("arrow")
+            part.set_epoch(epoch)
             some = False
-            for table in part.with_format("arrow").iter(batch_size=self.batch, drop_last_batch=True):
+            for table in part.iter(batch_size=self.batch, drop_last_batch=True):
                 some = True
                 yield table
             if not some:
