@@ -43,9 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("aion: interrupted", file=sys.stderr)
         return 130
     except (FloatingPointError, OSError, TypeError, ValueError) as error:
-        print(f"aion: error: {_explain(error)}", file=sys.stderr)
+        print(f"aion: error: {_whose()}{_explain(error)}", file=sys.stderr, flush=True)
         return 2
     return 0
+
+
+def _whose() -> str:
+    """Names the rank that speaks, of several that train together."""
+    return f"rank {os.environ.get('RANK', 0)}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
 
 
 def _explain(error: Exception) -> str:
@@ -235,7 +240,8 @@ def _add_train(verbs) -> None:
         _train,
         "train the tokenizers and the transformer of a recipe",
         "Writes DIR/bundle, which --model and AION.from_pretrained read, and the logs DIR/*.jsonl. Started again with\n"
-        "the same DIR it goes on from the last checkpoint.",
+        "the same DIR it goes on from the last checkpoint. On several GPUs or machines it is started by torchrun:\n"
+        "torchrun --nproc-per-node 8 -m aion train RECIPE -o DIR --device cuda",
         "aion train benchmarks/recipes/nano.toml -o runs/trial --steps 20",
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.recipes")
@@ -272,10 +278,14 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from aion.recipes import train_recipe
+    from aion.training import ranks
 
-    model = train_recipe(arguments.recipe, arguments.output, device=arguments.device, steps=arguments.steps)
-    print(f"{arguments.output / 'bundle'}  {sum(p.numel() for p in model.parameters()):,} parameters")
-    print(f"look at it with: aion info {arguments.output / 'bundle'}")
+    with ranks.joined(arguments.device) as device:
+        model = train_recipe(arguments.recipe, arguments.output, device=device, steps=arguments.steps)
+        if ranks.rank() > 0:
+            return
+        print(f"{arguments.output / 'bundle'}  {sum(p.numel() for p in model.parameters()):,} parameters")
+        print(f"look at it with: aion info {arguments.output / 'bundle'}")
 
 
 def _physics_data(arguments: argparse.Namespace) -> None:

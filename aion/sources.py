@@ -1,17 +1,92 @@
-"""Sources: where batches to train on come from, as functions of the number of the step.
+"""Sources: where batches to train on come from, as functions of their number.
 
-A source gives the same batch for the same step, so the number of the step is all that a checkpoint must hold. `Mixture`
-takes several in turn: each step has a batch of one of them, as often as its weight says and as evenly spread as can be.
+A source gives the same batch for the same number, so that number is all that a checkpoint must hold. `SkyObjects` and
+`data_objects` give whole objects, with all that was observed of them; `SkySource` and `Part` one modality of those that
+have it. `Mixture` takes several in turn: each number has a batch of one of them, as often as its weight says and as
+evenly spread as can be.
 """
 
-__all__ = ["Mixture", "SkySource"]
+__all__ = ["Mixture", "Part", "SkyObjects", "SkySource", "data_objects"]
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from aion.observations import Observation
 from aion.sky import Sky
+
+if TYPE_CHECKING:
+    from aion.io import Shards, Stream
+
+
+class SkyObjects:
+    """Observes objects of the simulated sky, new ones in every batch.
+
+    Arguments:
+        modalities: what is observed.
+        batch: number of objects of a batch.
+        start: number of the first object.
+        sky: keyword arguments of `aion.sky.Sky`.
+    """
+
+    def __init__(
+        self, modalities: Sequence[str], batch: int, start: int = 0, sky: Mapping[str, object] | None = None
+    ) -> None:
+        self.batch, self.start = batch, start
+        self.sky = Sky(**{**(sky or {}), "modalities": list(modalities)})
+
+    def __call__(self, number: int) -> dict[str, Observation]:
+        """Returns a batch."""
+        first = self.start + number * self.batch
+        return self.sky.observe(torch.arange(first, first + self.batch))
+
+
+def data_objects(data: Mapping[str, object], batch: int, lanes: int, seed: int) -> "Shards | Stream":
+    """Opens what the section `[data]` of a recipe names.
+
+    Arguments:
+        data: `path` of Parquet shards, with `on_error`, or `dataset` to stream, with `split` and `options`; and
+            `columns`, see `aion.io.columns`.
+        batch: number of objects of a batch.
+        lanes: batches of a step.
+        seed: of the order.
+    """
+    from aion.io import Shards, Stream
+
+    return (Shards if "path" in data else Stream)(**data, batch=batch, lanes=lanes, seed=seed)
+
+
+def _measured(views: Sequence[Observation]) -> tuple[Observation, ...]:
+    """Keeps those objects of which every view has something, or all if none does."""
+    some = torch.stack([view.measured.reshape(len(view), -1).any(1) for view in views]).all(0)
+    return tuple(view[some] if some.any() else view for view in views)
+
+
+class Part:
+    """Takes one modality of whole objects, or two for pairs.
+
+    Arguments:
+        objects: a source of whole objects.
+        modality: which one; those that lack it are left out.
+    """
+
+    def __init__(self, objects: Callable[[int], Mapping[str, Observation]], modality: str | Sequence[str]) -> None:
+        self.objects, self.names = objects, _names(modality)
+
+    def __call__(self, number: int) -> Observation | tuple[Observation, ...]:
+        """Returns a batch."""
+        seen = self.objects(number)
+        views = _measured([seen[name] for name in self.names])
+        return views[0] if len(views) == 1 else views
+
+
+def _names(modality: str | Sequence[str]) -> tuple[str, ...]:
+    names = (modality,) if isinstance(modality, str) else tuple(modality)
+    if len(names) not in {1, 2}:
+        msg = f"a source: wanted one modality, or two for pairs, given {len(names)}"
+        raise ValueError(msg)
+    return names
 
 
 class SkySource:
@@ -27,10 +102,7 @@ class SkySource:
     def __init__(
         self, modality: str | Sequence[str], batch: int, start: int = 0, sky: Mapping[str, object] | None = None
     ) -> None:
-        self.names = (modality,) if isinstance(modality, str) else tuple(modality)
-        if len(self.names) not in {1, 2}:
-            msg = f"SkySource: wanted one modality, or two for pairs, given {len(self.names)}"
-            raise ValueError(msg)
+        self.names = _names(modality)
         self.batch, self.start = batch, start
         self.sky = Sky(**{**(sky or {}), "modalities": list(self.names)})
 
@@ -41,9 +113,8 @@ class SkySource:
     def observe(self, first: int, count: int) -> Observation | tuple[Observation, Observation]:
         """Returns those of a range of objects that have anything measured, or all if none has; two views for pairs."""
         seen = [self.sky.observe(torch.arange(first, first + count))[name] for name in self.names]
-        measured = torch.stack([view.measured.reshape(count, -1).any(1) for view in seen]).all(0)
-        views = [view[measured] if measured.any() else view for view in seen]
-        return views[0] if len(views) == 1 else tuple(views)
+        views = _measured(seen)
+        return views[0] if len(views) == 1 else views
 
 
 class Mixture:

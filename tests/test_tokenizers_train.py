@@ -103,7 +103,7 @@ def test_a_short_recipe_trains_resumes_and_loads(short, tmp_path, monkeypatch, r
 
         return real(module, interrupted, steps, **options)
 
-    monkeypatch.setattr("aion.recipes.train", broken)
+    monkeypatch.setattr("aion.recipes.part.train", broken)
     with pytest.raises(KeyboardInterrupt):
         run(short, tmp_path / "parts")
     run(short, tmp_path / "parts")

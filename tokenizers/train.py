@@ -33,6 +33,7 @@ from binned import binned_reader
 from miles import DATA, miles_reader
 
 from aion.recipes import fit_family, is_family, train_tokenizer
+from aion.training import ranks
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,15 +48,17 @@ def main(arguments: list[str] | None = None) -> None:
         for name, tokenizer in fit_family(given.recipe, given.output, device=given.device, objects=given.steps).items():
             print(f"{given.output / name}: {tokenizer.describe()}")
         return
-    tokenizer = train_tokenizer(
-        given.recipe,
-        given.output,
-        readers={"binned": binned_reader, "miles": miles_reader(given.data)},
-        others=(FixedGrid,),
-        device=given.device,
-        steps=given.steps,
-    )
-    print(f"{given.output / 'tokenizer'}: {tokenizer.describe()}")
+    with ranks.joined(given.device) as device:  # torchrun --nproc-per-node 2 tokenizers/train.py ... trains on several
+        tokenizer = train_tokenizer(
+            given.recipe,
+            given.output,
+            readers={"binned": binned_reader, "miles": miles_reader(given.data)},
+            others=(FixedGrid,),
+            device=device,
+            steps=given.steps,
+        )
+        if ranks.rank() == 0:
+            print(f"{given.output / 'tokenizer'}: {tokenizer.describe()}")
 
 
 if __name__ == "__main__":

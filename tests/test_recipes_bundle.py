@@ -12,7 +12,8 @@ from aion import AION
 from aion.masking import BudgetMasking
 from aion.recipes import HELD_OUT, load, train_recipe
 from aion.sky import Sky
-from aion.tokenizers import ImageTokenizer, ScalarTokenizer, SpectrumTokenizer
+from aion.tokenizers import ImageTokenizer, ScalarTokenizer, SpectrumTokenizer, build
+from aion.tokenizers.store import load as load_tokenizer
 from aion.training import train
 from aion.transformer import Transformer
 
@@ -71,6 +72,10 @@ def test_every_setting_is_an_argument_of_what_it_is_for(path):
     assert recipe["transformer"].keys() <= parameters(Transformer) - {"sizes"}
     assert recipe.get("masking", {}).keys() <= parameters(BudgetMasking) - {"vocabulary"}
     for tokenizer in recipe["tokenizers"].values():
+        if "stored" in tokenizer:
+            assert tokenizer.keys() == {"stored"}
+            assert load_tokenizer(tokenizer["stored"]).size > 1
+            continue
         assert tokenizer.keys() <= parameters(KINDS[tokenizer["kind"]]) | {"kind", "spacing", "fit_objects"}
     for part, settings in recipe["training"].items():
         assert settings.keys() <= parameters(train) | {"batch"}
@@ -154,3 +159,104 @@ def test_bad_recipes_are_refused(recipe, tmp_path, change, message):
 def test_a_missing_recipe_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no recipe .*none\.toml"):
         load(tmp_path / "none.toml")
+
+
+# Width, depth and heads as published.
+PUBLISHED = {"base": (768, 12, 12), "large": (1024, 24, 16), "xlarge": (2048, 24, 32)}
+PARAMETERS = {"tiny": (55e6, 75e6), "base": (250e6, 330e6), "large": (750e6, 900e6), "xlarge": (2.9e9, 3.3e9)}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_sizes_are_those_that_the_names_promise(name):
+    recipe = load(ROOT / "benchmarks" / "recipes" / f"{name}.toml")
+    sizes = {}
+    with torch.device("meta"):
+        for modality, tokenizer in recipe["modalities"].items():
+            config = recipe["tokenizers"][tokenizer]
+            plain = {k: v for k, v in config.items() if k not in {"fit_objects", "spacing"}}
+            sizes[modality] = (load_tokenizer(config["stored"]) if "stored" in config else build(plain)).size
+        count = sum(p.numel() for p in Transformer(sizes, **recipe["transformer"]).parameters())
+    assert PARAMETERS[name][0] < count < PARAMETERS[name][1]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_large_recipes_have_the_published_settings(name):
+    recipe = load(ROOT / "benchmarks" / "recipes" / f"{name}.toml")
+    shape, training = recipe["transformer"], recipe["training"]["transformer"]
+    assert (shape["dim"], shape["encoder_depth"], shape["heads"]) == PUBLISHED[name]
+    assert shape["encoder_depth"] == shape["decoder_depth"]
+    assert training["batch"] * training["accumulate"] == 8192
+    assert (training["steps"], training["lr"], training["warmup"]) == (205_000, 2e-4, 0.1)
+    assert (training["weight_decay"], recipe["masking"]["alpha"]) == (0.05, 0.1)
+    assert (recipe["masking"]["input_budget"], recipe["masking"]["target_budget"]) == (256, 128)
+    assert training["parallel"] == "zero2"
+
+
+def test_what_another_way_of_training_would_not_change_may_change(recipe, tmp_path):
+    train_recipe(recipe, tmp_path / "run", progress=False)
+    recipe.write_text(SHORT.replace("log_every = 1", "log_every = 2\nahead = 1\nactivation_checkpointing = true"))
+    train_recipe(recipe, tmp_path / "run", progress=False)
+    assert len((tmp_path / "run" / "transformer.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.fixture
+def shards(tmp_path, recipe):
+    """Writes observations of the sky as shards, and the recipe that trains on them."""
+    import pyarrow as pa
+
+    from pyarrow import parquet
+
+    seen = Sky(modalities=["desi_spectrum", "redshift"], complete=True, max_redshift=0.3).observe(torch.arange(24))
+    spectrum, redshift = seen["desi_spectrum"], seen["redshift"].value.flatten()
+    table = pa.table(
+        {
+            "spectrum": [
+                {"flux": f, "ivar": i, "lambda": w}
+                for f, i, w in zip(
+                    *(v.tolist() for v in (spectrum.flux, spectrum.ivar, spectrum.wavelength)), strict=True
+                )
+            ],
+            "Z": redshift.tolist(),
+        }
+    )
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        parquet.write_table(table.slice(12 * number, 12), tmp_path / "shards" / f"{number}.parquet", row_group_size=6)
+    columns = f"""
+[data]
+path = '{tmp_path / "shards"}'
+[data.columns.desi_spectrum]
+flux = "spectrum.flux"
+ivar = "spectrum.ivar"
+wavelength = "spectrum.lambda"
+unit = "1e-17 erg/(s cm2 Angstrom)"
+[data.columns.redshift]
+value = "Z"
+"""
+    recipe.write_text(SHORT.replace("[sky]\nmax_redshift = 0.3\n", columns))
+    return recipe
+
+
+def test_data_are_trained_on_as_the_sky_is(shards, tmp_path):
+    model = train_recipe(shards, tmp_path / "run", progress=False)
+    assert model.provenance["data"] == {"path": "shards", "shards": 2, "objects": 24, "skipped": {}}
+    again = train_recipe(shards, tmp_path / "other", progress=False)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_missing_data_are_an_error(shards, tmp_path):
+    shards.write_text(shards.read_text().replace("/shards'", "/shard'"))
+    with pytest.raises(FileNotFoundError, match=r"no data .*/shard: wanted a Parquet file or a folder of them"):
+        train_recipe(shards, tmp_path / "run", progress=False)
+
+
+def test_stored_tokenizers_are_taken_as_they_are(recipe, tmp_path):
+    text = SHORT[: SHORT.index("[tokenizers.spectrum]")] + '[tokenizers.spectrum]\nstored = "spectrum"\n'
+    recipe.write_text(text + SHORT[SHORT.index("[tokenizers.redshift]") :])
+    model = train_recipe(recipe, tmp_path / "run", steps=1, progress=False)
+    assert model.provenance["parts"]["spectrum"] == {"stored": "spectrum"}
+    released = load_tokenizer("spectrum").state_dict()
+    assert all(torch.equal(v, released[k]) for k, v in model.parts["spectrum"].state_dict().items())
+    recipe.write_text(recipe.read_text().replace('stored = "spectrum"', 'stored = "spectrum"\nwidth = 8'))
+    with pytest.raises(ValueError, match="tokenizer 'spectrum' is stored and takes no 'width'"):
+        train_recipe(recipe, tmp_path / "other", progress=False)

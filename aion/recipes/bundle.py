@@ -1,0 +1,151 @@
+"""Recipes of bundles: every tokenizer in order, then the transformer."""
+
+__all__ = ["train_recipe"]
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from aion.masking import BudgetMasking
+from aion.model import AION
+from aion.observations import Observation
+from aion.recipes.part import FIRST, FITTED, HELD_OUT, Part, machine, on_device
+from aion.recipes.reading import digest, load
+from aion.sources import Mixture, SkyObjects, SkySource, data_objects
+from aion.sources import Part as PartSource
+from aion.tokenizers import Tokenizer, build, store
+from aion.tokens import TokenSequence
+from aion.training import ranks
+
+FIT = {"fit_objects", "spacing"}  # settings of a tokenizer that are for fitting it
+
+
+def train_recipe(
+    path: Path | str, folder: Path | str, *, device: str = "cpu", steps: int | None = None, progress: bool = True
+) -> AION:
+    """Trains every part of a recipe in order and writes the bundle; run again, it goes on where it stopped.
+
+    Arguments:
+        path: the recipe.
+        folder: receives `bundle/`, the logs `*.jsonl` and, while it runs, the checkpoints.
+        device: where to train; each rank its own.
+        steps: overrides the steps of every part, for a trial run.
+        progress: shows progress bars on a terminal.
+
+    Raises:
+        FileNotFoundError: if the recipe, its data or a tokenizer that it names are not there.
+        ValueError: for a recipe that is none, or that is not the same on every rank.
+    """
+    folder = Path(folder)
+    with ranks.together():
+        recipe = load(path)
+        folder.mkdir(parents=True, exist_ok=True)
+    ranks.agree("recipe", digest(recipe))
+    run = _Run(recipe, folder, device, steps, progress)
+    tokenizers = {name: run.tokenizer(name) for name in recipe["tokenizers"]}
+    model = run.transformer(tokenizers)
+    model.provenance = {
+        "name": recipe["name"],
+        "recipe": Path(path).name,
+        "data": run.provenance,
+        "parts": run.facts,
+        "hours": round(sum(part.get("seconds", 0) for part in run.facts.values()) / 3600, 3),
+        "machine": machine(device),
+    }
+    model.transformer.to(getattr(torch, recipe.get("dtype", "float32")))
+    with ranks.together():
+        if ranks.rank() == 0:
+            model.save_pretrained(folder / "bundle")
+    return model
+
+
+class _Run:
+    """Holds what the parts of a recipe have in common."""
+
+    def __init__(self, recipe: Mapping, folder: Path, device: str, steps: int | None, progress: bool) -> None:
+        self.recipe, self.folder, self.device, self.steps, self.progress = recipe, folder, device, steps, progress
+        self.facts: dict[str, dict] = {}
+        self.provenance: object = (
+            "simulated by aion.sky from real templates, filters and noise; no real observation was trained on"
+        )
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Loads, fits or trains a tokenizer."""
+        config = self.recipe["tokenizers"][name]
+        if "stored" in config:
+            with ranks.together():
+                tokenizer = _stored(name, config).to(self.device)
+            self.facts[name] = {"stored": config["stored"]}
+            return tokenizer
+        part = self._part(name)
+        with ranks.together():
+            tokenizer = build({key: value for key, value in config.items() if key not in FIT}).to(self.device)
+            data, sample = self._data(name, part)
+        if hasattr(tokenizer, "fit"):
+            count = config.get("fit_objects", 2000)
+            options = {"spacing": config["spacing"]} if "spacing" in config else {}
+            part.fit(tokenizer, sample(count if self.steps is None else min(count, 256)).to(self.device), options)
+        if any(parameter.requires_grad for parameter in tokenizer.parameters()):
+            part.reset(tokenizer)
+            part.train(tokenizer, lambda number: on_device(data(number), self.device), f"tokenizer {name}")
+        self.facts[name] = part.facts
+        return tokenizer.eval()
+
+    def transformer(self, tokenizers: Mapping[str, Tokenizer]) -> AION:
+        """Assembles the model and trains its transformer."""
+        recipe, part = self.recipe, self._part("transformer")
+        with ranks.together():
+            model = AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(self.device)
+            masking = BudgetMasking(model.vocabulary, **recipe.get("masking", {}))
+            objects = self._objects(part, HELD_OUT)
+        part.reset(model.transformer)
+        for name, tokenizer in model.modalities.items():
+            # Modalities that share a tokenizer start from the same embedding.
+            draws = torch.Generator().manual_seed(recipe["seed"] + list(tokenizers).index(tokenizer))
+            model.transformer.embed_codebook(name, model.tokenizer(name).codebook(model.dim), draws)
+
+        def data(number: int) -> tuple[TokenSequence, TokenSequence]:
+            sequence = model.tokenize(objects(number))
+            return masking(sequence, torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + number))
+
+        part.train(model.transformer, data, "transformer")
+        part.facts["objects"] = part.settings["steps"] * part.lanes * part.batch
+        self.facts["transformer"] = part.facts
+        if "data" in recipe:
+            self.provenance = objects.facts
+        return model
+
+    def _part(self, name: str) -> Part:
+        """Takes the training settings of a part: its own section over the defaults."""
+        training = self.recipe["training"]
+        settings = {**training.get("default", {}), **training.get(name, {})}
+        if self.steps is not None:
+            settings["steps"] = min(self.steps, settings["steps"])
+        return Part(self.recipe, name, settings, self.folder, self.progress)
+
+    def _objects(self, part: Part, first: int) -> Callable[[int], dict[str, Observation]]:
+        if "data" in self.recipe:
+            return data_objects(self.recipe["data"], part.batch, part.lanes, self.recipe["seed"])
+        return SkyObjects(sorted(self.recipe["modalities"]), part.batch, first, self._sky())
+
+    def _sky(self) -> dict[str, object]:
+        return {**self.recipe["sky"], "seed": self.recipe["seed"], "device": self.device}
+
+    def _data(self, name: str, part: Part) -> tuple[Mixture, Callable[[int], Observation]]:
+        """Returns what a tokenizer trains on, and a function of a number of objects for what it is fitted to."""
+        modalities = [m for m, tokenizer in self.recipe["modalities"].items() if tokenizer == name]
+        if "data" in self.recipe:
+            objects = self._objects(part, 0)
+            sources = [PartSource(objects, modality) for modality in modalities]
+            return Mixture(sources), lambda count: objects.sample(count)[modalities[0]]
+        first = FIRST + HELD_OUT * list(self.recipe["tokenizers"]).index(name)
+        sources = [SkySource(modality, part.batch, first + FITTED, self._sky()) for modality in modalities]
+        return Mixture(sources), lambda count: sources[0].observe(first, count)
+
+
+def _stored(name: str, config: Mapping) -> Tokenizer:
+    if lost := sorted(set(config) - {"stored"}):
+        msg = f"tokenizer {name!r} is stored and takes no {lost[0]!r}"
+        raise ValueError(msg)
+    return store.load(config["stored"])

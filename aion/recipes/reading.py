@@ -1,0 +1,152 @@
+"""Reads recipes: TOML files of known sections, whose values are keyword arguments of what they are for.
+
+A recipe may say `like = "other.toml"`, a recipe in the same folder whose settings it takes over: what both have is
+taken from the one that is read, down to the settings of a section; a tokenizer or the training of a part is taken
+whole.
+"""
+
+__all__ = ["digest", "is_family", "load", "load_family", "load_tokenizer"]
+
+import hashlib
+import json
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aion.observations import near_miss
+
+SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
+TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
+FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
+DATA = {"columns", "dataset", "on_error", "options", "path", "split"}
+
+
+def load(path: Path | str) -> dict:
+    """Reads the recipe of a bundle and checks its sections.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, it has neither or both of
+            a sky and data, or a modality has no tokenizer.
+    """
+    recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "sky"})
+    if ("sky" in recipe) == ("data" in recipe):
+        msg = f"{path}: wanted one of [sky] and [data], given {'both' if 'sky' in recipe else 'neither'}"
+        raise ValueError(msg)
+    for name, tokenizer in recipe["modalities"].items():
+        if tokenizer not in recipe["tokenizers"]:
+            msg = (
+                f"{path}: modality {name!r} wants tokenizer {tokenizer!r}; {near_miss(tokenizer, recipe['tokenizers'])}"
+            )
+            raise ValueError(msg)
+    if "data" in recipe:
+        _check_data(path, recipe["data"])
+        for one, other, what in (
+            (recipe["data"]["columns"], recipe["modalities"], "no tokenizer: name one in [modalities]"),
+            (recipe["modalities"], recipe["data"]["columns"], "no columns: name them in [data.columns]"),
+        ):
+            if lost := sorted(set(one) - set(other)):
+                msg = f"{path}: modality {lost[0]!r} has {what}; {near_miss(lost[0], other)}"
+                raise ValueError(msg)
+    return recipe
+
+
+def load_tokenizer(path: Path | str) -> dict:
+    """Reads the recipe of a tokenizer and checks its sections.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, or a source names neither
+            or both of a modality and a reader.
+    """
+    recipe = _read(path, TOKENIZER_SECTIONS, {"data", "fit", "sky"})
+    if "data" in recipe:
+        _check_data(path, recipe["data"])
+    for name, source in recipe["sources"].items():
+        if ("modality" in source) == ("reader" in source):
+            msg = f"{path}: source {name!r} must name either a modality of the sky or a reader"
+            raise ValueError(msg)
+    return recipe
+
+
+def is_family(path: Path | str) -> bool:
+    """Tells the recipe of a family of tokenizers by its section of modalities from that of a single one."""
+    recipe = _toml(path)
+    return "modalities" in recipe and "tokenizer" in recipe
+
+
+def load_family(path: Path | str) -> dict:
+    """Reads the recipe of a family and checks its sections.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not TOML or a section is unknown (with the near misses) or missing.
+    """
+    return _read(path, FAMILY_SECTIONS, {"sky"})
+
+
+def digest(*facts: object) -> str:
+    """Computes the hash of plain facts, of which a recipe consists."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _check_data(path: Path | str, data: Mapping) -> None:
+    if unknown := sorted(set(data) - DATA):
+        msg = f"{path}: [data] knows no {unknown[0]!r}; {near_miss(unknown[0], DATA)}"
+        raise ValueError(msg)
+    if ("path" in data) == ("dataset" in data) or "columns" not in data:
+        msg = f"{path}: [data] wants one of path and dataset, and columns; given {', '.join(sorted(data)) or 'nothing'}"
+        raise ValueError(msg)
+    own = {"path": {"on_error"}, "dataset": {"options", "split"}}
+    for kind, other in (("path", "dataset"), ("dataset", "path")):
+        if kind in data and (lost := sorted(own[other] & set(data))):
+            msg = f"{path}: [data] with {kind} takes no {lost[0]!r}, which is for {other}"
+            raise ValueError(msg)
+
+
+def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
+    """Reads a TOML file of known sections."""
+    recipe = _merged(Path(path))
+    if unknown := set(recipe) - sections:
+        name = sorted(unknown)[0]
+        msg = f"{path}: unknown section {name!r}; {near_miss(name, sections)}"
+        raise ValueError(msg)
+    if missing := sections - optional - set(recipe):
+        msg = f"{path} lacks {', '.join(sorted(missing))}"
+        raise ValueError(msg)
+    return recipe
+
+
+def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict:
+    """Reads a recipe over the one that it is like."""
+    own = _toml(path)
+    if (other := own.pop("like", None)) is None:
+        return own
+    if path.resolve() in seen:
+        msg = f"{path}: recipes that are like each other in a circle"
+        raise ValueError(msg)
+    merged = _merged(path.parent / other, (*seen, path.resolve()))
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both else value
+    if "data" in own and "sky" not in own:  # data of one's own instead of a sky
+        merged.pop("sky", None)
+    return merged
+
+
+def _toml(path: Path | str) -> dict:
+    """Reads a TOML file."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    path = Path(path)
+    if not path.is_file():
+        msg = f"no recipe {path}"
+        raise FileNotFoundError(msg)
+    try:
+        recipe = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        msg = f"{path} is not TOML: {error}"
+        raise ValueError(msg) from error
+    return recipe
