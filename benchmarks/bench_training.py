@@ -3,7 +3,7 @@
     python benchmarks/bench_training.py                       # benchmarks/recipes/nano.toml, on the CPU
     python benchmarks/bench_training.py --recipe benchmarks/recipes/base.toml --device cuda
 
-Model FLOPs are those of matrix products and attention, forward and backward, as PyTorch's own counter counts them; what
+Model FLOPs are those of matrix products and attention, forward and backward, as the counter of PyTorch has them; what
 is computed twice (activation checkpointing) would count once. Utilisation is their number, over the time of a step, over
 the rate of products of two square matrices, both medians of turns that alternate. Batches are made beforehand: what
 making one takes is a line of its own.
