@@ -33,12 +33,13 @@ from torch import Tensor, nn
 from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
 from aion.tokenizers.bands import BandWeights, expected_noise, known_bands
-from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
-from aion.tokenizers.octave import Detail, Octave, State, Survey
+from aion.tokenizers.base import Tokenizer, gaussian_nll
+from aion.tokenizers.octave import Octave, State
 from aion.tokenizers.patches import Patches
 from aion.tokens import Tokens
 
 _MOST = 6000  # fine tokens of a batch and pass in training: an untrained tokenizer wants one for every bright pixel
+_PAIRS = 1024  # tokens of a batch whose codes are compared
 _JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
 
 
@@ -63,8 +64,6 @@ class ImageTokenizer(Tokenizer):
         depth: number of residual blocks in the encoder and in the decoder of an octave; the same.
         levels: levels of the quantiser of each octave, see `aion.nn.quantize.FSQ`.
         octaves: number of sizes of patches.
-        details: how many of them, the finest, are computed patch by patch, where there is a token.
-        rounds: how often the finest octave is gone through, if it is a detail.
         basis: number of functions of wavelength that the weights of bands are made of; 0 reads `bands` alone.
         informed: whether the network is told the noise and the size of the pixels.
         worth: what a finer token must be able to gain, over its cost.
@@ -83,25 +82,22 @@ class ImageTokenizer(Tokenizer):
         patch: int = 8,
         width: int | Sequence[int] = 96,
         depth: int | Sequence[int] = 2,
-        levels: Sequence[int] = (7, 5, 5, 5, 5),
+        levels: Sequence[int] | Sequence[Sequence[int]] = (7, 5, 5, 5, 5),
         octaves: int = 1,
-        details: int = 0,
-        rounds: int = 1,
         basis: int = 0,
         informed: bool = False,
         worth: float = 2.0,
         hidden: float = 0.0,
     ) -> None:
         widths, depths = ([x] * octaves if isinstance(x, int) else list(x) for x in (width, depth))
+        each = [list(levels)] * octaves if isinstance(levels[0], int) else [list(x) for x in levels]
         super().__init__(
             bands=list(bands),
             patch=patch,
             width=width if isinstance(width, int) else widths,
             depth=depth if isinstance(depth, int) else depths,
-            levels=list(levels),
+            levels=list(levels) if isinstance(levels[0], int) else each,
             octaves=octaves,
-            details=details,
-            rounds=rounds,
             basis=basis,
             informed=informed,
             worth=worth,
@@ -111,26 +107,25 @@ class ImageTokenizer(Tokenizer):
             if band not in BANDS:
                 msg = f"ImageTokenizer: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
-        fits = octaves >= 1 and patch % 2 ** (octaves - 1) == 0 and len(widths) == len(depths) == octaves
-        if not fits or not 0 <= details < octaves or rounds < 1 or (rounds > 1 and not details):
+        fits = octaves >= 1 and patch % 2 ** (octaves - 1) == 0 and len(widths) == len(depths) == len(each) == octaves
+        if not fits:
             msg = (
-                "ImageTokenizer: wanted a patch that can be halved for each finer octave, a width and a depth for each "
-                "and fewer details than octaves, and rounds of a detail alone, given "
-                f"patch={patch}, octaves={octaves}, details={details}, rounds={rounds}, width={width}, depth={depth}"
+                "ImageTokenizer: wanted a patch that can be halved for each finer octave, a width, a depth and levels "
+                f"for each, given patch={patch}, octaves={octaves}, width={width}, depth={depth}, levels={levels}"
             )
             raise ValueError(msg)
-        self.bands, self.patch, self.worth, self.hidden, self.rounds = tuple(bands), patch, worth, hidden, rounds
+        self.bands, self.patch, self.worth, self.hidden = tuple(bands), patch, worth, hidden
         self.readable = tuple(dict.fromkeys((*self.bands, *known_bands()))) if basis else self.bands
         usual = [expected_noise(band) if band in known_bands() else 0.01 for band in self.bands]
         self.register_buffer("softening", torch.tensor(usual))
-        self.quantizer = FSQ(levels)
+        self.quantizers = nn.ModuleList(FSQ(levels) for levels in each)
         self.octaves = nn.ModuleList()
         for k in range(octaves):
-            common = (self.bands, patch // 2**k, widths[k], len(levels), basis, informed, depths[k])
-            if k < octaves - details:
-                survey = Survey(*common, k and widths[k - 1])
-            self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
-        self.patches = Patches([octave.patch for octave in self.passes], self.quantizer.size)
+            coarser = widths[k - 1] if k else 0
+            self.octaves.append(
+                Octave(self.bands, patch // 2**k, widths[k], len(each[k]), basis, informed, depths[k], coarser)
+            )
+        self.patches = Patches([octave.patch for octave in self.octaves])
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws all weights anew."""
@@ -143,19 +138,14 @@ class ImageTokenizer(Tokenizer):
                 module.reset_parameters(generator)
 
     @property
-    def passes(self) -> list[Octave]:
-        """Returns the octaves in the order in which they are gone through."""
-        return [*self.octaves, *[self.octaves[-1]] * (self.rounds - 1)]
-
-    @property
     def size(self) -> int:
-        """Returns the number of ids: those of the coarsest octave come first, those of further rounds last."""
-        return self.quantizer.size * len(self.passes)
+        """Returns the number of ids: those of the coarsest octave come first."""
+        return sum(quantizer.size for quantizer in self.quantizers)
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""
         more = f" and, where needed, per {self.octaves[-1].patch} x {self.octaves[-1].patch}" * (len(self.octaves) > 1)
-        each = f"one of {self.quantizer.size} codes per {self.patch} x {self.patch} pixels{more}"
+        each = f"one of {self.quantizers[0].size} codes per {self.patch} x {self.patch} pixels{more}"
         return f"Image in {', '.join(self.bands)}, {each}"
 
     def fit(self, image: Image) -> "ImageTokenizer":
@@ -242,10 +232,10 @@ class ImageTokenizer(Tokenizer):
         known = given > 0
         count = known.sum().clamp(min=1)
         out = {"loss": _guess(flux, ivar * ~known, steps[-1].state.model, self._noise(bands))}
-        for step in steps:
+        for step, quantizer in zip(steps, self.quantizers, strict=True):
             residual = (flux - step.state.model) * known
             likelihood = gaussian_nll(residual, given, step.state.error).sum() / count
-            spread = spread_penalty(step.latent) + correlation_penalty(step.latent)
+            spread = _spread(step.latent, quantizer)
             out["loss"] = out["loss"] + likelihood + 0.1 * spread
         used = sum(step.ids[step.kept].unique().numel() for step in steps)
         return out | {
@@ -312,27 +302,27 @@ class ImageTokenizer(Tokenizer):
         """Encodes pass by pass; unless `complete`, the last is not decoded. A generator drops some tokens of many."""
         measured = self._measured(ivar)
         steps, state = [], None
-        for octave in self.passes:
+        for octave, quantizer in zip(self.octaves, self.quantizers, strict=True):
             mask = self._mask(measured, octave)
             state = self._start(bands, mask, octave) if state is None else state
-            kept = measured if not steps else self._pays(flux, ivar, state, octave)
+            kept = measured if not steps else self._pays(flux, ivar, state, octave, quantizer.size)
             if generator is not None and steps and (count := int(kept.sum())) > _MOST:
                 kept = kept & (torch.rand(kept.shape, generator=generator) < _MOST / count).to(kept.device)
             latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
-            values, codes = self.quantizer(latent)
-            if complete or len(steps) < len(self.passes) - 1:
+            values, codes = quantizer(latent)
+            if complete or len(steps) < len(self.octaves) - 1:
                 state = octave.decode(values, kept, state, mask, scale, bands, shift)
             ids = torch.zeros_like(kept, dtype=torch.long)
             ids[kept] = codes
             steps.append(_Step(latent, ids, kept, state))
         return steps
 
-    def _pays(self, flux: Tensor, ivar: Tensor, state: State, octave: Octave) -> Tensor:
+    def _pays(self, flux: Tensor, ivar: Tensor, state: State, octave: Octave, codes: int) -> Tensor:
         """Tells for which patches a token is worth what it costs, `(B, h, w)`."""
         residual = (flux - state.model.detach()).clamp(-1e18, 1e18)
         excess = (residual.square() * ivar - 1) * (ivar > 0)
         gain = F.avg_pool2d(excess.sum(1, keepdim=True), octave.patch)[:, 0] * octave.patch**2
-        return gain > self.worth * 2 * math.log(self.quantizer.size)
+        return gain > self.worth * 2 * math.log(codes)
 
     def _hide(self, ivar: Tensor, generator: torch.Generator | None) -> Tensor:
         """Hides each band with a chance of a half, of some of the objects."""
@@ -350,3 +340,17 @@ def _guess(flux: Tensor, ivar: Tensor, model: Tensor, softening: Tensor) -> Tens
     weight = signal / (1 + signal)
     miss = ((flux / softening).asinh() - (model / softening).asinh()).abs() * weight
     return 0.1 * miss.sum() / (ivar > 0).sum().clamp(min=1)
+
+
+def _spread(latent: Tensor, quantizer: FSQ) -> Tensor:
+    """Penalises latents `(M, d)` that are not normal along each axis, and those that share a code.
+
+    The sorted latents are compared with the quantiles of a normal distribution. Of pairs of them, the share that falls
+    together (in units of the levels, softly) is minus the logarithm of the number of codes in use.
+    """
+    if len(latent) < 2:
+        return latent.sum() * 0
+    place = (torch.arange(len(latent), device=latent.device) + 0.5) / len(latent)
+    normal = (latent.sort(0).values - torch.special.ndtri(place)[:, None]).square().mean()
+    near = (-2 * F.pdist(quantizer.bounded(latent)[:_PAIRS]).square()).exp().mean()
+    return normal + 0.3 * (near + 1e-6).log()

@@ -23,8 +23,8 @@ class Patches:
         codes: number of ids of one pass; those of pass k begin at `k * codes`.
     """
 
-    def __init__(self, sizes: Sequence[int], codes: int) -> None:
-        self.sizes, self.codes = tuple(sizes), codes
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(sizes)
 
     def grid(self, shape: Sequence[int], k: int = 0) -> tuple[int, int]:
         """Returns the rows and columns of pass k: even, so that a patch begins at the middle pixel n // 2.
