@@ -45,16 +45,12 @@ class FSQ(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Quantises `z` `(..., d)` to float32 values in [-1, 1] `(..., d)` and ids `(...)`."""
         with torch.autocast(z.device.type, enabled=False):
-            bounded = self.bounded(z)
+            half = (self.levels - 1).to(torch.float32) * (1 + self.eps) / 2
+            offset = (1 - self.levels % 2).to(torch.float32) / 2
+            bounded = (z.to(torch.float32) + (offset / half).atanh()).tanh() * half - offset
             rounded = bounded + (bounded.round() - bounded).detach()
             ids = ((bounded.detach().round().long() + self.levels // 2) * self.basis).sum(-1)
             return rounded / (self.levels // 2), ids
-
-    def bounded(self, z: Tensor) -> Tensor:
-        """Returns what is rounded, `(..., d)`: one level is 1 wide."""
-        half = (self.levels - 1).to(torch.float32) * (1 + self.eps) / 2
-        offset = (1 - self.levels % 2).to(torch.float32) / 2
-        return (z.to(torch.float32) + (offset / half).atanh()).tanh() * half - offset
 
     def values(self, ids: Tensor) -> Tensor:
         """Returns the float32 values `(..., d)` that stand for ids `(...)`."""

@@ -32,11 +32,13 @@ class State:
     Arguments:
         model: flux in nanomaggy, `(B, C, H, W)`.
         error: its error, same shape.
+        noise: usual noise of each band, `(C, 1, 1)`.
         context: features of the decoder of the last octave, `(B, D, h, w)`; None before the first.
     """
 
     model: Tensor
     error: Tensor
+    noise: Tensor
     context: Tensor | None = None
 
 
@@ -52,6 +54,7 @@ class Octave(nn.Module):
         informed: whether the network is told the noise and the size of the pixels.
         depth: number of residual blocks in the encoder and in the decoder.
         coarser: features of the octave before; 0 for the first.
+        times: patches along the side of one of the octave before: 2, or 1 for another look at patches of that size.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class Octave(nn.Module):
         basis: int,
         informed: bool,
         depth: int,
-        coarser: int,
+        coarser: int = 0,
+        times: int = 1,
     ) -> None:
         super().__init__()
-        self.patch, self.width = patch, width
+        self.patch, self.width, self.times = patch, width, times
         self.stem = BandWeights(bands, (width, patch, patch), _USUAL_BANDS * patch**2, basis)
         self.noise = BandWeights(bands, (width,), _USUAL_BANDS, basis) if informed else None
         self.to_latent = nn.Linear(width, latent)
@@ -74,7 +78,7 @@ class Octave(nn.Module):
         self.head = BandWeights(bands, (patch**2 + 2, width), width, basis)
         self.head_bias = BandWeights(bands, (patch**2 + 2,), width, basis)
         self.scale = nn.Linear(1, 2 * width, bias=False) if informed else None
-        self.expand = nn.Linear(coarser, 4 * width) if coarser else None
+        self.expand = nn.Linear(coarser, times**2 * width) if coarser else None
         self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
         self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
         self.latent_norm, self.pixels_norm = layer_norm(width), layer_norm(width)
@@ -107,7 +111,7 @@ class Octave(nn.Module):
         """Returns what encoder and decoder know beforehand: coarser features and the size of the pixels `(B,)`."""
         encoder, decoder = 0.0, 0.0
         if self.expand is not None:
-            fine = F.pixel_shuffle(self.expand(state.context.movedim(1, -1)).movedim(-1, 1), 2)
+            fine = F.pixel_shuffle(self.expand(state.context.movedim(1, -1)).movedim(-1, 1), self.times)
             encoder, decoder = fine, fine
         if self.scale is not None:
             told = self.scale(scale.log()[:, None])[..., None, None].chunk(2, dim=1)
@@ -157,4 +161,4 @@ class Octave(nn.Module):
         out = self.answer(self.pixels_norm(x.movedim(1, -1)), bands, shift).movedim((-2, -1), (1, 2))
         change = F.pixel_shuffle(out[:, :, :-2].flatten(1, 2), self.patch)
         floor, share = (self.pixels(out[:, :, k]) for k in (-2, -1))
-        return State(*self.update(state.model, state.error, change, floor, share), x)
+        return State(*self.update(state.model, state.error, change, floor, share), state.noise, x)

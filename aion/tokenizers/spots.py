@@ -1,18 +1,19 @@
-r"""Spots: what the codes of an image cannot carry, as round Gaussians in one band found by pursuit.
+r"""Spots: what the codes of an image cannot carry, as round Gaussians in one colour found by pursuit.
 
-A spot is :math:`a\,g(x - c)` with :math:`g` a Gaussian of unit norm, its width and its signed amplitude on fixed
-grids, its centre a pixel, in the bands of one colour, one id. With residual r and ivar w of the pixels, adding it lowers
-the chi-square by
+A spot is :math:`a\,g(x - c)` in the bands of one colour: :math:`g` a Gaussian of unit norm, its width and its signed
+amplitude on fixed grids, its centre a pixel, one id. With residual r and ivar w of the pixels, adding it lowers the
+chi-square by
 
 .. math:: 2 a \sum w r g - a^2 \sum w g^2.
 
-In each round every tile of pixels offers its best spot; those that beat their neighbours are taken, the residual is
-updated, until none lowers the chi-square by more than a threshold or the budget is spent. So however bright a source
-is and however unlike what the codes were trained on, what is left of it is noise to any filter of the shape of a spot.
+In each round every tile of pixels offers its best spot; those that beat their neighbours are taken and the residual is
+updated, until none is worth its price or the budget is spent. A spot that stands alone must lower the chi-square by the
+whole price, which noise hardly ever does; where the chi-square around is above that of noise, half is enough. So
+however bright a source is and however unlike what the codes were trained on, what is left of it is close to noise.
 
 References:
     | Matching Pursuits with Time-Frequency Dictionaries (Mallat and Zhang, 1993), IEEE Trans. Signal Process. 41, 3397
-    | The use of CLEAN in aperture synthesis (Högbom, 1974), Astron. Astrophys. Suppl. 15, 417
+    | Aperture Synthesis with a Non-Regular Distribution of Interferometer Baselines (Högbom, 1974), A&AS 15, 417
 """
 
 __all__ = ["Spots"]
@@ -22,19 +23,22 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from torch import Tensor, nn
 
 from aion.observations import BANDS
 
 COLOURS = (4100.0, 5500.0, 6900.0, 8300.0, 9400.0)  # Angstrom, the borders between u, g, r, i, z and y
-SIGMAS = (0.5, 0.8, 1.3, 2.1, 3.4)  # pixels
+SIGMAS = (0.5, 0.8, 1.3, 2.0)  # pixels
 LEVELS = 8  # of the amplitude; the sign doubles them
-AMPLITUDES = (5.0, 2.0)  # the smallest in units of the noise, and the ratio of one to the next
-REACH = 3.0  # in sigma; beyond, a spot is zero
+AMPLITUDES = (5.0, 2.0)  # the smallest in units of the usual noise, and the ratio of one to the next
+REACH = 2.5  # in sigma; beyond, a spot is zero
 TILE = 4  # pixels on the side of what offers one spot at a time
-WORTH = 0.02  # spots worth less than this share of the best of an image in its band wait for the next round
-CHUNK = 4096  # tiles at a time, so that they stay in the cache
+WORTH = 0.02  # spots worth less than this share of the best of an image in its colour wait for the next round
+CROWDED = 2.0  # standard deviations of the chi-square of a neighbourhood above which spots cost half
+LEFT = 0.3  # error of a pixel, as a share of the amplitude of the faintest spot that covers it
+AROUND = 2  # tiles that a neighbourhood goes on in each direction
 
 
 class Spots(nn.Module):
@@ -42,25 +46,26 @@ class Spots(nn.Module):
 
     Arguments:
         budget: most spots of an image.
-        threshold: least decrease of the chi-square.
+        price: least decrease of the chi-square by a spot that stands alone.
     """
 
-    size = (len(COLOURS) + 1) * len(SIGMAS) * 2 * LEVELS
-
-    def __init__(self, budget: int, threshold: float) -> None:
+    def __init__(self, budget: int, price: float = 30.0) -> None:
         super().__init__()
-        self.budget, self.threshold = budget, threshold
+        self.budget, self.price = budget, price
+        self.size = (len(COLOURS) + 1) * len(SIGMAS) * 2 * LEVELS
         self.margin = math.ceil(max(SIGMAS) * REACH)
         sigma = torch.tensor(SIGMAS, device="cpu")[:, None]
         offset = torch.arange(-self.margin, self.margin + 1, device="cpu")
         line = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= (sigma * REACH).ceil())
         line = line / line.square().sum(1, keepdim=True).sqrt()
-        shifted = torch.stack([nn.functional.pad(line, (k, TILE - 1 - k)) for k in range(TILE)], 1)
-        self.register_buffer("line", line, persistent=False)  # (shapes, 2 margin + 1)
-        self.register_buffer("shifted", shifted, persistent=False)  # (shapes, places in a tile, side of a window)
+        shapes = line[:, :, None] * line[:, None]
+        moved = [F.pad(shapes, (x, TILE - 1 - x, y, TILE - 1 - y)) for y in range(TILE) for x in range(TILE)]
+        self.register_buffer("shapes", shapes, persistent=False)  # (shapes, side, side)
+        # (shapes * places in a tile, pixels of a window)
+        self.register_buffer("dictionary", torch.stack(moved, 1).flatten(2).flatten(0, 1), persistent=False)
 
     def describe(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the colour and the shape of ids, as numbers, and the amplitude in units of the noise."""
+        """Returns the colour and the shape of ids, as numbers, and the amplitude in units of the usual noise."""
         shape, rest = ids % len(SIGMAS), ids // len(SIGMAS)
         level, colour = rest % (2 * LEVELS), rest // (2 * LEVELS)
         size = AMPLITUDES[0] * AMPLITUDES[1] ** (level % LEVELS)
@@ -71,13 +76,14 @@ class Spots(nn.Module):
         """Finds the spots of images.
 
         Arguments:
-            residual: observed flux minus that of the codes, in units of the usual noise, `(B, C, H, W)`.
-            ivar: in the same units.
+            residual: observed flux minus that of the codes in units of the usual noise, `(B, C, H, W)`; H and W are
+                multiples of `TILE`.
+            ivar: in the same units; pixels with 0 influence nothing.
             allowed: pixels that may have spots, `(B, H, W)`.
             bands: names of the C bands.
 
         Returns:
-            Object, row, column and id of every spot `(n,)`, in the order in which each object's were found.
+            Object, row, column and id of every spot, each `(n,)`, those of an object in the order they were found.
         """
         colours = _colours(bands).to(residual.device)
         present = colours.unique()
@@ -85,94 +91,131 @@ class Spots(nn.Module):
         # Clamped: at a S/N of 1e6 a pixel the squares below still fit into float32.
         ivar = ivar.clamp(max=1e12)
         weight, signal = (torch.einsum("kc,bchw->bkhw", same, x).flatten(0, 1) for x in (ivar, ivar * residual))
-        pad = (self.margin,) * 4
-        weight, signal = nn.functional.pad(weight, pad), nn.functional.pad(signal, pad)
-        windows = [x.unfold(1, self.shifted.shape[2], TILE).unfold(2, self.shifted.shape[2], TILE) for x in (weight, signal)]
-        power = self._filter(windows[0], windows[0].new_ones(windows[0].shape[:3], dtype=torch.bool), 2)
-        power = power.unflatten(0, windows[0].shape[:3])
-        inside = allowed.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).movedim(3, 2)
-        inside = inside.repeat_interleave(len(present), 0).flatten(3)
-        gain, which = weight.new_zeros(inside.shape[:3]), torch.zeros(inside.shape[:3], dtype=torch.long, device=weight.device)
+        limit, excess = _excess(weight, signal)
+        weight, signal = (F.pad(x, (self.margin,) * 4) for x in (weight, signal))
+        allowed = _tiles(allowed).repeat_interleave(len(present), 0)
+        changed = possible = allowed.any(3)
+        power = self._filter(weight, torch.ones_like(changed), 2).unflatten(0, changed.shape)
+        gain, best = excess.new_zeros(excess.shape), torch.zeros_like(excess, dtype=torch.long)
         left = torch.full((len(residual),), self.budget, device=weight.device)
-        changed, found = inside.any(3), []
+        rows, found = torch.arange(len(gain), device=weight.device), []
         while changed.any():
-            gain[changed], which[changed] = self._best(
-                self._filter(windows[1], changed, 1), power[changed], inside[changed]
-            )
-            row, i, j = self._take(gain, left, len(present))
-            if not len(row):
-                break
-            place, rest = which[row, i, j] % TILE**2, which[row, i, j] // TILE**2
+            gain[changed], best[changed] = self._best(self._filter(signal, changed), power[changed], allowed[changed])
+            least = self.price * (1 - 0.5 * (_around(excess[rows]) > limit[rows]))
+            alive = (gain[rows] > least).flatten(1).any(1)  # what is not will never be again
+            rows, least = rows[alive], least[alive]
+            row, i, j = self._take(gain[rows], least)
+            row = rows[row]
+            keep = _first(row // len(present), gain[row, i, j], left)
+            row, i, j = row[keep], i[keep], j[keep]
+            place, rest = best[row, i, j] % TILE**2, best[row, i, j] // TILE**2
             y, x = i * TILE + place // TILE, j * TILE + place % TILE
             ids = rest + present[row % len(present)] * (2 * LEVELS * len(SIGMAS))
             found.append(torch.stack([row // len(present), y, x, ids]))
-            left -= torch.bincount(found[-1][0], minlength=len(left))
+            excess[row, i, j] -= gain[row, i, j]
+            left -= torch.bincount(row // len(present), minlength=len(left))
             self._draw(signal, row, y, x, ids, weight)
-            changed = self._touched(gain, row, i, j, ids) & inside.any(3) & (left > 0).repeat_interleave(len(present))[:, None, None]
-        found = torch.cat(found, 1) if found else left.new_zeros(4, 0)
+            changed = self._touched(gain, row, i, j, ids) & possible
+        found = torch.cat([left.new_zeros(4, 0), *found], 1)
         return tuple(found[:, found[0].argsort(stable=True)])
 
-    def render(self, spots: Sequence[Tensor], image: Tensor, bands: Sequence[str]) -> Tensor:
-        """Adds up spots, as `find` returns them, on images like `image` `(B, C, H, W)`, in units of the usual noise."""
-        canvas = nn.functional.pad(torch.zeros_like(image), (self.margin,) * 4)
+    def render(self, spots: Sequence[Tensor], image: Tensor, bands: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Adds up spots, as `find` returns them, on images like `image` `(B, C, H, W)`.
+
+        Returns:
+            flux and the error left, infinite where there is no spot, in units of the usual noise.
+        """
+        flux = F.pad(torch.zeros_like(image), (self.margin,) * 4)
+        error = torch.full_like(flux, math.inf)
         owner, y, x, ids = spots
-        hit = self.describe(ids)[0][:, None] == _colours(bands).to(ids.device)
-        spot, band = hit.nonzero(as_tuple=True)
-        self._draw(canvas.flatten(0, 1), owner[spot] * len(bands) + band, y[spot], x[spot], ids[spot], None)
-        m = self.margin
-        return canvas[:, :, m : canvas.shape[2] - m, m : canvas.shape[3] - m]
-
-    def _draw(self, canvas: Tensor, row: Tensor, y: Tensor, x: Tensor, ids: Tensor, weight: Tensor | None) -> None:
-        """Adds spots to padded maps `(R, H, W)` in place, or, with weights, takes them times these off."""
+        spot, band = (self.describe(ids)[0][:, None] == _colours(bands).to(ids.device)).nonzero(as_tuple=True)
+        row, y, x, ids = owner[spot] * len(bands) + band, y[spot], x[spot], ids[spot]
+        self._draw(flux.flatten(0, 1), row, y, x, ids)
         _, shape, amplitude = self.describe(ids)
-        line = self.line[shape]
-        value = amplitude[:, None, None] * line[:, :, None] * line[:, None]
-        at = torch.arange(line.shape[1], device=row.device)
+        inside = torch.where(self.shapes[shape] > 0, LEFT * amplitude.abs()[:, None, None], math.inf)
+        at = torch.arange(inside.shape[1], device=row.device)
+        index = (row[:, None, None] * flux.shape[2] + (y[:, None] + at)[:, :, None]) * flux.shape[3]
+        index = index + (x[:, None] + at)[:, None]
+        error.view(-1).scatter_reduce_(0, index.flatten(), inside.flatten(), "amin")
+        m = self.margin
+        return flux[:, :, m:-m, m:-m], error[:, :, m:-m, m:-m]
+
+    def codebook(self) -> Tensor:
+        """Returns colour, width, sign and log amplitude of every id, scaled to [-1, 1], `(size, 4)`."""
+        colour, shape, amplitude = self.describe(torch.arange(self.size, device=self.shapes.device))
+        columns = [colour.float(), shape.float(), amplitude.sign(), amplitude.abs().log()]
+        return torch.stack([2 * (c - c.min()) / (c.max() - c.min()) - 1 for c in columns], dim=-1)
+
+    def _draw(self, maps: Tensor, row: Tensor, y: Tensor, x: Tensor, ids: Tensor, weight: Tensor | None = None) -> None:
+        """Adds spots to padded maps `(R, H, W)` in place or, with weights, takes them times these off."""
+        _, shape, amplitude = self.describe(ids)
+        value = amplitude[:, None, None] * self.shapes[shape]
+        at = torch.arange(value.shape[1], device=row.device)
         index = (row[:, None, None], (y[:, None] + at)[:, :, None], (x[:, None] + at)[:, None])
-        canvas.index_put_(index, value if weight is None else -value * weight[index], accumulate=True)
+        maps.index_put_(index, value if weight is None else -value * weight[index], accumulate=True)
 
-    def _filter(self, windows: Tensor, tiles: Tensor, power: int) -> Tensor:
-        """Returns the sums of windows times shapes (to a power) at the pixels of the tiles chosen, `(n, shapes, t * t)`."""
-        line, out = self.shifted**power, []
-        for row, i, j in zip(*(x.split(CHUNK) for x in tiles.nonzero(as_tuple=True)), strict=True):
-            along = (windows[row, i, j] @ line.flatten(0, 1).T).unflatten(2, line.shape[:2])
-            out.append(torch.einsum("sit,ntsj->nsij", line, along).flatten(2))
-        return torch.cat(out)
+    def _filter(self, maps: Tensor, tiles: Tensor, power: int = 1) -> Tensor:
+        """Returns the sums of padded maps times shapes (to a power) for some tiles, `(n, shapes * places)`."""
+        side = self.shapes.shape[1] + TILE - 1
+        return maps.unfold(1, side, TILE).unfold(2, side, TILE)[tiles].flatten(1) @ (self.dictionary**power).T
 
-    def _best(self, signal: Tensor, power: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the decrease of the chi-square by the best spot of each tile, and place in it, shape and level."""
-        most, best = (signal.square() / power.clamp(min=1e-30) * inside[:, None]).flatten(1).max(1)
-        signal, power = (x.flatten(1).gather(1, best[:, None])[:, 0] for x in (signal, power.clamp(min=1e-30)))
+    def _best(self, signal: Tensor, power: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the decrease of the chi-square by the best spot of tiles, and its place, shape and level."""
+        power = power.clamp(min=1e-30)
+        most, best = (signal.square() / power * allowed.repeat(1, len(SIGMAS))).max(1)
+        signal, power = (x.gather(1, best[:, None])[:, 0] for x in (signal, power))
         level = ((signal / power).abs().clamp(min=1e-30) / AMPLITUDES[0]).log() / math.log(AMPLITUDES[1])
         level = level.round().clamp(0, LEVELS - 1).long() + LEVELS * (signal < 0)
-        shape, place = best // TILE**2, best % TILE**2
-        ids = shape + len(SIGMAS) * level
+        ids = best // TILE**2 + len(SIGMAS) * level
         amplitude = self.describe(ids)[2]
-        return torch.where(most > 0, 2 * amplitude * signal - amplitude**2 * power, 0.0), place + TILE**2 * ids
+        gain = torch.where(most > 0, 2 * amplitude * signal - amplitude**2 * power, 0.0)
+        return gain, best % TILE**2 + TILE**2 * ids
 
-    def _take(self, gain: Tensor, left: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns row and tile of the spots to take: worth it, better than their neighbours, within the budget."""
-        worth = (gain.amax((1, 2), keepdim=True) * WORTH).clamp(min=self.threshold)
-        taken = (gain > worth) & (gain >= nn.functional.max_pool2d(gain[:, None], 3, 1, 1)[:, 0])
-        ranked = torch.where(taken, gain, 0.0).unflatten(0, (-1, colours)).flatten(1)
-        rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        taken &= (rank < left[:, None]).view_as(taken)
-        return taken.nonzero(as_tuple=True)
+    def _take(self, gain: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns row and tile of the spots to take: worth it, and better than their neighbours."""
+        worth = torch.maximum(gain.amax((1, 2), keepdim=True) * WORTH, least)
+        near = F.pad(gain, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1).amax((3, 4))
+        return ((gain > worth) & (gain >= near)).nonzero(as_tuple=True)
 
     def _touched(self, gain: Tensor, row: Tensor, i: Tensor, j: Tensor, ids: Tensor) -> Tensor:
         """Tells which tiles offer something else after spots were taken."""
-        touched = torch.zeros_like(gain)
-        shape = self.describe(ids)[1]
-        for k, sigma in enumerate(SIGMAS):
-            own = torch.zeros_like(gain)
-            at = shape == k
-            own[row[at], i[at], j[at]] = 1
-            reach = math.ceil((math.ceil(sigma * REACH) + self.margin) / TILE)
-            if at.any():
-                touched = torch.maximum(touched, nn.functional.max_pool2d(own[:, None], 2 * reach + 1, 1, reach)[:, 0])
-        return touched > 0
+        middle = self.shapes[self.describe(ids)[1], self.margin]
+        own = (middle > 0).sum(1) // 2  # pixels from the middle of a spot to its end
+        reach = -(-2 * self.margin // TILE)
+        near = torch.arange(-reach, reach + 1, device=gain.device)
+        hit = near.abs() <= -(-(own[:, None] + self.margin) // TILE)
+        touched = F.pad(torch.zeros_like(gain, dtype=torch.bool), (reach,) * 4)
+        index = row[:, None, None], (i[:, None] + near + reach)[:, :, None], (j[:, None] + near + reach)[:, None]
+        touched.index_put_(index, hit[:, :, None] & hit[:, None], accumulate=True)
+        return touched[:, reach:-reach, reach:-reach]
 
 
 def _colours(bands: Sequence[str]) -> Tensor:
     """Returns the number of the colour of each band."""
     return torch.tensor([sum(BANDS[band] > border for border in COLOURS) for band in bands])
+
+
+def _tiles(x: Tensor) -> Tensor:
+    """Cuts `(R, H, W)` into tiles `(R, h, w, t * t)`."""
+    return x.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).movedim(3, 2).flatten(3)
+
+
+def _excess(weight: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns how far the chi-square around each tile may exceed the pixels, and how far that of each tile does."""
+    known = weight > 0
+    excess = torch.where(known, signal.square() / weight.clamp(min=1e-30) - 1, 0.0)
+    return CROWDED * (2 * _around(_tiles(known).float().sum(3))).sqrt(), _tiles(excess).sum(3)
+
+
+def _around(tiles: Tensor) -> Tensor:
+    """Adds up what there is in each tile and those around it."""
+    return F.pad(tiles, (AROUND,) * 4).unfold(1, 2 * AROUND + 1, 1).unfold(2, 2 * AROUND + 1, 1).sum((3, 4))
+
+
+def _first(owner: Tensor, gain: Tensor, left: Tensor) -> Tensor:
+    """Returns which of some spots to keep, in the order of their gain: as many as are `left` to their owner."""
+    order = gain.argsort(descending=True, stable=True)
+    order = order[owner[order].argsort(stable=True)]
+    count = torch.bincount(owner, minlength=len(left))
+    rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[owner[order]]
+    return order[rank < left[owner[order]]]
