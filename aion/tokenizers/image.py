@@ -111,7 +111,7 @@ class ImageTokenizer(Tokenizer):
             if band not in BANDS:
                 msg = f"ImageTokenizer: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
-        fits = len(widths) == len(depths) == len(each) == octaves
+        fits = len(widths) == len(depths) == len(each) == octaves > 0 <= spots
         fits = fits and all(coarse in (fine, 2 * fine) for coarse, fine in pairwise(patches))
         fits = fits and not (spots and (patches[0] % TILE or patches[-1] % 2))
         if not fits:

@@ -63,7 +63,7 @@ class Patches:
     def append(
         self, spots: tuple[Tensor, ...], image: Image, ids: Tensor, position: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Appends spots (object, row and column of the padded pixels, id) to the ids, positions and valid of patches."""
+        """Appends spots (object, row and column of the padded pixels, id) to ids, positions and valid of patches."""
         owner, row, column, code = spots
         count = torch.bincount(owner, minlength=len(image))
         there = torch.arange(int(count.max()), device=owner.device) < count[:, None]

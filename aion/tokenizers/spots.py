@@ -7,9 +7,10 @@ chi-square by
 .. math:: 2 a \sum w r g - a^2 \sum w g^2.
 
 In each round every tile of pixels offers its best spot; those that beat their neighbours are taken and the residual is
-updated, until none is worth its price or the budget is spent. A spot that stands alone must lower the chi-square by the
-whole price, which noise hardly ever does; where the chi-square around is above that of noise, half is enough. So
-however bright a source is and however unlike what the codes were trained on, what is left of it is close to noise.
+updated, until none is worth its price or the budget is spent. The price is in units of the chi-square: 12 = 2 ln 384
+for the id, and as much again for the place of a spot that stands alone, which noise hardly ever pays; where the
+chi-square is above that of noise all around, half is enough. So of a source brighter than, or unlike, what the codes
+were trained on, little but noise is left.
 
 References:
     | Matching Pursuits with Time-Frequency Dictionaries (Mallat and Zhang, 1993), IEEE Trans. Signal Process. 41, 3397
@@ -32,7 +33,7 @@ from aion.observations import BANDS
 COLOURS = (4100.0, 5500.0, 6900.0, 8300.0, 9400.0)  # Angstrom, the borders between u, g, r, i, z and y
 SIGMAS = (0.5, 0.8, 1.3, 2.0)  # pixels
 LEVELS = 8  # of the amplitude; the sign doubles them
-AMPLITUDES = (5.0, 2.0)  # the smallest in units of the usual noise, and the ratio of one to the next
+AMPLITUDES = (5.0, 2.5)  # the smallest in units of the usual noise, and the ratio of one to the next
 REACH = 2.5  # in sigma; beyond, a spot is zero
 TILE = 4  # pixels on the side of what offers one spot at a time
 WORTH = 0.02  # spots worth less than this share of the best of an image in its colour wait for the next round
@@ -49,7 +50,7 @@ class Spots(nn.Module):
         price: least decrease of the chi-square by a spot that stands alone.
     """
 
-    def __init__(self, budget: int, price: float = 30.0) -> None:
+    def __init__(self, budget: int, price: float = 24.0) -> None:
         super().__init__()
         self.budget, self.price = budget, price
         self.size = (len(COLOURS) + 1) * len(SIGMAS) * 2 * LEVELS
