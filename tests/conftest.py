@@ -110,12 +110,11 @@ def tokenizers(observations) -> dict:
     return {
         "image": ImageTokenizer(patch=4, width=16, depth=1, levels=[5, 5, 4]),
         "octaves": ImageTokenizer(
-            patch=4,
+            patch=[4, 2, 2],
             width=[16, 12, 8],
             depth=1,
-            levels=[5, 5, 4],
-            octaves=3,
-            details=1,
+            levels=[[5, 4], [5, 5, 4], [5, 5, 4]],
+            spots=200,
             basis=3,
             informed=True,
             hidden=0.3,

@@ -4,6 +4,7 @@ import math
 import os
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_stamps_of_any_size_keep_their_size(tokenizer, size):
     rows, columns = (
         n // 2 // 4 - (n // 2 - n) // 4 + bool(n // 2 % 4) for n in size
     )  # patches from the middle outward
-    coarse = tokens.valid & (tokens.ids < tokenizer.quantizer.size)
+    coarse = tokens.valid & (tokens.ids < tokenizer.quantizers[0].size)
     assert coarse.sum().item() == 2 * rows * columns
     assert tokenizer.decode(tokens, like=image).flux.shape == image.flux.shape
 
@@ -139,31 +140,66 @@ def bright(objects=2) -> Image:
     return Image(flux, image.ivar, image.bands)
 
 
-def test_finer_tokens_stand_only_where_there_is_more_to_say(octaves):
-    octaves = ImageTokenizer(**{k: v for k, v in octaves.config.items() if k != "kind"}).eval()
+def silent(tokenizer: ImageTokenizer) -> ImageTokenizer:
+    """Keeps the codes from saying anything, which leaves all there is to finer tokens."""
     with torch.no_grad():
-        for octave in octaves.octaves:  # a decoder that says nothing leaves all there is to finer octaves
+        for octave in tokenizer.octaves:
             octave.head.shared.zero_()
             octave.head_bias.shared.zero_()
-    image = bright()
-    tokens = octaves.encode(image)
-    fine = tokens.valid & (tokens.ids >= octaves.quantizer.size)
-    assert fine.sum(1).tolist() == [2, 2]
-    centre = [[(21 // p + 0.5) * p - 16, (10 // p + 0.5) * p - 16] for p in (2, 1)]
-    torch.testing.assert_close(tokens.position[fine], torch.tensor(centre * 2) * 0.262)
-    assert (tokens.valid & ~fine).sum(1).tolist() == [64, 64]
+    return tokenizer.eval()
 
 
-@pytest.mark.parametrize(("octaves", "rounds"), [(1, 1), (2, 1), (3, 1), (4, 1), (4, 3)])
-def test_what_is_decoded_is_what_training_saw(octaves, rounds):
-    tokenizer = ImageTokenizer(
-        width=8, depth=1, octaves=octaves, details=octaves // 2, rounds=rounds, basis=2, informed=True
-    ).eval()
+def kinds(tokenizer: ImageTokenizer, tokens: Tokens) -> list[torch.Tensor]:
+    """Tells of each octave, and last of spots, which tokens are theirs."""
+    starts = tokenizer.patches.starts
+    return [tokens.valid & (tokens.ids >= a) & (tokens.ids < b) for a, b in pairwise(starts)]
+
+
+def test_finer_tokens_stand_only_where_there_is_more_to_say(octaves):
+    octaves = silent(octaves)
+    tokens = octaves.encode(bright())
+    coarse, second, third, spots = kinds(octaves, tokens)
+    assert (coarse | second | third | spots).equal(tokens.valid)
+    assert coarse.sum(1).tolist() == [64, 64]
+    for fine in (second, third):
+        assert fine.sum(1).tolist() == [1, 1]
+        centre = torch.tensor([[(21 // 2 + 0.5) * 2 - 16, (10 // 2 + 0.5) * 2 - 16]] * 2)
+        torch.testing.assert_close(tokens.position[fine], centre * 0.262)
+    assert (spots.sum(1) > 0).all()
+    centre = torch.tensor([21 - 15.5, 10 - 15.5]) * 0.262
+    first = spots.to(torch.uint8).argmax(1)
+    torch.testing.assert_close(tokens.position[[0, 1], first], centre.expand(2, 2))
+
+
+@pytest.mark.parametrize(("height", "limit"), [(0.3, 1.1), (1e2, 1.5), (1e3, 2.0)])
+def test_what_the_codes_cannot_say_the_spots_do(generator, height, limit):
+    """A source that the codes say nothing of: hardly more than noise is left, and its light is kept."""
+    tokenizer = silent(ImageTokenizer(width=8, depth=1, spots=2000))
+    at = torch.arange(32) - 15.2
+    shape = torch.exp(-0.5 * (at[:, None] ** 2 / 3 + (at + 0.5 * at[:, None]) ** 2 / 5))
+    noise = tokenizer.softening[:2, None, None]
+    true = height * noise * shape * torch.tensor([1.0, 3.0])[:, None, None]
+    ivar = 1 / (noise**2 + 1e-4 * noise * true)
+    image = Image(
+        (true + torch.randn(true.shape, generator=generator) * ivar.rsqrt())[None], ivar[None], ("decam-g", "decam-r")
+    )
+    decoded = tokenizer.decode(tokenizer.encode(image), like=image)
+    assert ((image.flux - decoded.flux) ** 2 * image.ivar).mean() < limit
+    if height > 1:
+        torch.testing.assert_close(decoded.flux.sum((2, 3))[0], true.sum((1, 2)), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("patch", [8, [8, 4], [8, 8, 4, 2]])
+@pytest.mark.parametrize("spots", [0, 50])
+def test_what_is_decoded_is_what_training_saw(patch, spots):
+    tokenizer = ImageTokenizer(patch=patch, width=8, depth=1, spots=spots, basis=2, informed=True).eval()
     image = bright()
     flux, ivar, bands = tokenizer._prepare(image)
     with torch.no_grad():
         steps = tokenizer._steps(flux, ivar, bands, image.pixel_scale)
-        decoded = tokenizer.decode(tokenizer.encode(image), like=image)
+        tokens = tokenizer.encode(image)
+        coded = kinds(tokenizer, tokens)
+        decoded = tokenizer.decode(replace(tokens, valid=sum(coded[: len(steps)]) > 0), like=image)
     assert all(step.kept.any() for step in steps)
     torch.testing.assert_close(decoded.flux, steps[-1].state.model)
     torch.testing.assert_close(decoded.ivar, steps[-1].state.error ** -2)
@@ -185,7 +221,7 @@ def test_the_places_of_tokens_do_not_depend_on_the_flux(octaves, observations):
 def test_the_coarsest_tokens_alone_decode(octaves):
     image = bright()
     tokens = octaves.encode(image)
-    coarse = replace(tokens, valid=tokens.valid & (tokens.ids < octaves.quantizer.size))
+    coarse = replace(tokens, valid=tokens.valid & (tokens.ids < octaves.quantizers[0].size))
     decoded = octaves.decode(coarse, like=image)
     assert decoded.measured.all()
     assert not torch.equal(decoded.flux, octaves.decode(tokens, like=image).flux)
@@ -287,11 +323,14 @@ def test_bad_input_is_refused(tokenizer):
     ("config", "message"),
     [
         ({"bands": ["decam-q"]}, "unknown band 'decam-q'"),
-        ({"patch": 6, "octaves": 3}, "a patch that can be halved"),
-        ({"octaves": 2, "width": [8]}, "a width and a depth for each"),
-        ({"octaves": 2, "details": 2}, "details=2"),
-        ({"octaves": 2, "rounds": 2}, "rounds of a detail alone"),
-        ({"octaves": 0}, "octaves=0"),
+        ({"patch": [6, 2]}, "each as large as the one before or half"),
+        ({"patch": [2, 4]}, "each as large as the one before or half"),
+        ({"patch": [4, 2], "width": [8]}, "a width, a depth and levels for each"),
+        ({"patch": [4, 2], "levels": [[5, 5]]}, "a width, a depth and levels for each"),
+        ({"patch": []}, "wanted patches"),
+        ({"patch": 6, "spots": 9}, "a multiple of 4"),
+        ({"patch": [4, 2, 1], "spots": 9}, "a last that is even"),
+        ({"spots": -1}, "spots=-1"),
     ],
 )
 def test_bad_configurations_are_refused(config, message):

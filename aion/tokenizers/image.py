@@ -1,12 +1,11 @@
-r"""Images in any subset of the known bands, as one token per patch and finer ones where there is more to say.
+r"""Images in any subset of the known bands: a token per patch, finer ones where there is more to say, and spots.
 
-Patches come in octaves, each half as large as those of the one before. Every measured patch of the coarsest octave has
-a token. A finer one has a token only where it pays: with what the coarser octaves leave, :math:`r`, a patch is kept
+Patches come in octaves, each as large as those of the one before or half. Every measured patch of the first octave has
+a token. A later one has a token only where it pays: with what the octaves before leave, :math:`r`, a patch is kept
 if :math:`\sum (r^2 w - 1) > c \cdot 2\ln K` over its measured pixels, K codes; at c = 1 a token must be able to raise
-the likelihood by what it takes to write it down. Blank sky costs one token in a coarse patch, the core of a bright
-galaxy hundreds. The centre of a patch tells its octave, so a part of the tokens, such as the coarsest alone, decodes as
-well. The finest octave may go several rounds over what it left itself, by the same weights, since each round works in
-units of the error of the one before.
+the likelihood by what it takes to write it down. `Spots`, as many as it takes, make up for what the octaves leave,
+until noise is left. Blank sky costs one token in a coarse patch, a bright galaxy hundreds. The centre of a patch or
+spot tells what it is, so a part of the tokens, such as the coarsest alone, decodes as well.
 
 Each octave is an `Octave`: it sees the residual in units of its expected error, weighted by the noise, and hands on a
 model and an error. The softening of the asinh is the noise that is usual in a band, fixed for each band, because
@@ -24,6 +23,7 @@ import math
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +34,13 @@ from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
 from aion.tokenizers.bands import BandWeights, expected_noise, known_bands
 from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
-from aion.tokenizers.octave import Detail, Octave, State, Survey
+from aion.tokenizers.octave import Octave, State
 from aion.tokenizers.patches import Patches
+from aion.tokenizers.spots import TILE, Spots
 from aion.tokens import Tokens
 
 _MOST = 6000  # fine tokens of a batch and pass in training: an untrained tokenizer wants one for every bright pixel
+_LARGEST = 1e18  # nanomaggy; its square is finite
 _JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
 
 
@@ -58,20 +60,19 @@ class ImageTokenizer(Tokenizer):
     Arguments:
         bands: names of the bands with weights of their own, see `aion.observations.BANDS`. With a basis, others of
             which the usual noise is known (see `aion.tokenizers.bands`) are read and rendered by their wavelength.
-        patch: pixels on the side of a patch of the coarsest octave; a multiple of 2 for each finer one.
+        patch: pixels on the side of a patch; one number, or one for each octave, none larger than the one before or
+            smaller than its half.
         width: features of a patch; one number, or one for each octave.
         depth: number of residual blocks in the encoder and in the decoder of an octave; the same.
-        levels: levels of the quantiser of each octave, see `aion.nn.quantize.FSQ`.
-        octaves: number of sizes of patches.
-        details: how many of them, the finest, are computed patch by patch, where there is a token.
-        rounds: how often the finest octave is gone through, if it is a detail.
+        levels: levels of the quantiser, see `aion.nn.quantize.FSQ`; of all octaves, or a list for each.
+        spots: most spots of an image, see `Spots`; with them the first patch is a multiple of 4 and the last even.
         basis: number of functions of wavelength that the weights of bands are made of; 0 reads `bands` alone.
         informed: whether the network is told the noise and the size of the pixels.
         worth: what a finer token must be able to gain, over its cost.
         hidden: share of the objects of which training hides some bands, to be told from the others.
 
     Raises:
-        ValueError: for an unknown band (with the near misses), or a patch that cannot be halved as often.
+        ValueError: for an unknown band (with the near misses), or sizes that do not go together.
     """
 
     kind = "image"
@@ -80,28 +81,27 @@ class ImageTokenizer(Tokenizer):
     def __init__(
         self,
         bands: Sequence[str] = ("decam-g", "decam-r", "decam-i", "decam-z"),
-        patch: int = 8,
+        patch: int | Sequence[int] = 8,
         width: int | Sequence[int] = 96,
         depth: int | Sequence[int] = 2,
-        levels: Sequence[int] = (7, 5, 5, 5, 5),
-        octaves: int = 1,
-        details: int = 0,
-        rounds: int = 1,
+        levels: Sequence[int] | Sequence[Sequence[int]] = (7, 5, 5, 5, 5),
+        spots: int = 0,
         basis: int = 0,
         informed: bool = False,
         worth: float = 2.0,
         hidden: float = 0.0,
     ) -> None:
+        patches = [patch] if isinstance(patch, int) else list(patch)
+        octaves = len(patches)
         widths, depths = ([x] * octaves if isinstance(x, int) else list(x) for x in (width, depth))
+        each = [list(levels)] * octaves if isinstance(levels[0], int) else [list(x) for x in levels]
         super().__init__(
             bands=list(bands),
-            patch=patch,
+            patch=patch if isinstance(patch, int) else patches,
             width=width if isinstance(width, int) else widths,
             depth=depth if isinstance(depth, int) else depths,
-            levels=list(levels),
-            octaves=octaves,
-            details=details,
-            rounds=rounds,
+            levels=list(levels) if isinstance(levels[0], int) else each,
+            spots=spots,
             basis=basis,
             informed=informed,
             worth=worth,
@@ -111,26 +111,29 @@ class ImageTokenizer(Tokenizer):
             if band not in BANDS:
                 msg = f"ImageTokenizer: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
-        fits = octaves >= 1 and patch % 2 ** (octaves - 1) == 0 and len(widths) == len(depths) == octaves
-        if not fits or not 0 <= details < octaves or rounds < 1 or (rounds > 1 and not details):
+        fits = len(widths) == len(depths) == len(each) == octaves > 0 <= spots
+        fits = fits and all(coarse in (fine, 2 * fine) for coarse, fine in pairwise(patches))
+        fits = fits and not (spots and (patches[0] % TILE or patches[-1] % 2))
+        if not fits:
             msg = (
-                "ImageTokenizer: wanted a patch that can be halved for each finer octave, a width and a depth for each "
-                "and fewer details than octaves, and rounds of a detail alone, given "
-                f"patch={patch}, octaves={octaves}, details={details}, rounds={rounds}, width={width}, depth={depth}"
+                "ImageTokenizer: wanted patches each as large as the one before or half, a width, a depth and levels "
+                "for each, and for spots a first patch that is a multiple of 4 and a last that is even, given "
+                f"patch={patch}, width={width}, depth={depth}, levels={levels}, spots={spots}"
             )
             raise ValueError(msg)
-        self.bands, self.patch, self.worth, self.hidden, self.rounds = tuple(bands), patch, worth, hidden, rounds
+        self.bands, self.patch, self.worth, self.hidden = tuple(bands), patches[0], worth, hidden
         self.readable = tuple(dict.fromkeys((*self.bands, *known_bands()))) if basis else self.bands
         usual = [expected_noise(band) if band in known_bands() else 0.01 for band in self.bands]
         self.register_buffer("softening", torch.tensor(usual))
-        self.quantizer = FSQ(levels)
+        self.quantizers = nn.ModuleList(FSQ(levels) for levels in each)
         self.octaves = nn.ModuleList()
         for k in range(octaves):
-            common = (self.bands, patch // 2**k, widths[k], len(levels), basis, informed, depths[k])
-            if k < octaves - details:
-                survey = Survey(*common, k and widths[k - 1])
-            self.octaves.append(survey if k < octaves - details else Detail(*common, survey))
-        self.patches = Patches([octave.patch for octave in self.passes], self.quantizer.size)
+            before = (widths[k - 1], patches[k - 1] // patches[k]) if k else ()
+            common = (self.bands, patches[k], widths[k], len(each[k]), basis, informed, depths[k])
+            self.octaves.append(Octave(*common, *before))
+        self.spots = Spots(spots) if spots else None
+        codes = [quantizer.size for quantizer in self.quantizers]
+        self.patches = Patches(patches, codes, self.spots.size if spots else 0)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws all weights anew."""
@@ -143,20 +146,18 @@ class ImageTokenizer(Tokenizer):
                 module.reset_parameters(generator)
 
     @property
-    def passes(self) -> list[Octave]:
-        """Returns the octaves in the order in which they are gone through."""
-        return [*self.octaves, *[self.octaves[-1]] * (self.rounds - 1)]
-
-    @property
     def size(self) -> int:
-        """Returns the number of ids: those of the coarsest octave come first, those of further rounds last."""
-        return self.quantizer.size * len(self.passes)
+        """Returns the number of ids: those of the first octave come first, those of spots last."""
+        return self.patches.starts[-1]
 
     def describe(self) -> str:
         """Says in a few words what is read and how."""
-        more = f" and, where needed, per {self.octaves[-1].patch} x {self.octaves[-1].patch}" * (len(self.octaves) > 1)
-        each = f"one of {self.quantizer.size} codes per {self.patch} x {self.patch} pixels{more}"
-        return f"Image in {', '.join(self.bands)}, {each}"
+        each = f"one of {self.quantizers[0].size} codes per {self.patch} x {self.patch} pixels"
+        more = (
+            f", where needed one of {self.quantizers[-1].size} per {self.octaves[-1].patch} x {self.octaves[-1].patch}"
+        )
+        rest = f" and up to {self.spots.budget} spots" if self.spots else ""
+        return f"Image in {', '.join(self.bands)}, {each}{more * (len(self.octaves) > 1)}{rest}"
 
     def fit(self, image: Image) -> "ImageTokenizer":
         """Sets the softening of each band to the median error of its measured pixels; bands not seen keep theirs."""
@@ -175,14 +176,14 @@ class ImageTokenizer(Tokenizer):
             ValueError: for a band the tokenizer does not read, with the near misses.
         """
         flux, ivar, bands = self._prepare(observation)
-        steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=False)
-        ids = [step.ids + k * self.quantizer.size for k, step in enumerate(steps)]
+        steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=self.spots is not None)
+        ids = torch.cat([(step.ids + n).flatten(1) for step, n in zip(steps, self.patches.starts, strict=False)], 1)
         valid = torch.cat([step.kept.flatten(1) for step in steps], 1)
-        return Tokens(
-            ids=torch.cat([each.flatten(1) for each in ids], 1).masked_fill(~valid, 0),
-            position=torch.cat([self.patches.position(observation, k) for k in range(len(steps))], 1),
-            valid=valid,
-        )
+        position = torch.cat([self.patches.position(observation, k) for k in range(len(steps))], 1)
+        if self.spots is not None:
+            spots = self._spots(flux, ivar, bands, steps[-1].state)
+            ids, position, valid = self.patches.append(spots, observation, ids, position, valid)
+        return Tokens(ids.masked_fill(~valid, 0), position, valid)
 
     def places(self, observation: Image) -> Tokens:
         """Returns the tokens that any image on these pixels has: those of the coarsest octave, ids unset."""
@@ -191,14 +192,18 @@ class ImageTokenizer(Tokenizer):
         return Tokens(torch.zeros_like(valid, dtype=torch.long), self.patches.position(observation, 0), valid)
 
     def embed(self, observation: Image) -> tuple[Tensor, Tensor]:
-        """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token."""
+        """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token.
+
+        Octaves of fewer dimensions are filled up with zeros; spots are left out.
+        """
         flux, ivar, bands = self._prepare(observation)
         steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=False)
         kept = torch.cat([step.kept.flatten(1) for step in steps], 1)
-        latent = []
+        most, latent = max(step.latent.shape[1] for step in steps), []
         for step in steps:
-            empty = step.latent.new_zeros(*step.kept.shape, step.latent.shape[1])
-            latent.append(empty.index_put((step.kept,), step.latent.tanh()).flatten(1, 2))
+            empty = step.latent.new_zeros(*step.kept.shape, most)
+            own = F.pad(step.latent.tanh(), (0, most - step.latent.shape[1]))
+            latent.append(empty.index_put((step.kept,), own).flatten(1, 2))
         return torch.cat(latent, 1), kept
 
     def decode(self, tokens: Tokens, like: Image | None = None) -> Image:
@@ -217,17 +222,21 @@ class ImageTokenizer(Tokenizer):
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"image tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)
-        placed = self.patches.place(tokens, like)
+        placed, spots = self.patches.place(tokens, like)
         measured, state = placed[0][1], None
-        for octave, (ids, kept) in zip(self.passes, placed, strict=True):
+        for octave, quantizer, (ids, kept) in zip(self.octaves, self.quantizers, placed, strict=True):
             mask = self._mask(measured, octave)
             state = self._start(like.bands, mask, octave) if state is None else state
             kept = kept & (mask[:, 0] > 0)
-            values = self.quantizer.values(ids[kept])
+            values = quantizer.values(ids[kept])
             state = octave.decode(values, kept, state, mask, like.pixel_scale, like.bands)
+        model, error = state.model, state.error
+        if self.spots is not None:
+            flux, left = self.spots.render(spots, model, like.bands)
+            model, error = model + state.noise * flux, torch.minimum(error, state.noise * left)
         window, known = self.patches.window(like.flux.shape[2:]), self.octaves[0].pixels(measured[:, None])
-        flux, known = state.model[window], known[window].expand(-1, len(like.bands), -1, -1)
-        return Image(flux * known, torch.where(known, state.error[window] ** -2, 0.0), like.bands, like.pixel_scale)
+        known = known[window].expand(-1, len(like.bands), -1, -1)
+        return Image(model[window] * known, torch.where(known, error[window] ** -2, 0.0), like.bands, like.pixel_scale)
 
     def loss(self, observation: Image, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Computes the likelihood of the measured pixels after each pass, and how well hidden bands are guessed.
@@ -256,12 +265,17 @@ class ImageTokenizer(Tokenizer):
         }
 
     def codebook(self, dim: int = 64) -> Tensor:
-        """Returns the code values and, if there are several, the pass, `(size, d)` or `(size, d + passes)`."""
-        values = self.quantizer.values(torch.arange(self.quantizer.size, device=self.softening.device))
-        if (passes := len(self.passes)) == 1:
+        """Returns the code values, filled up with zeros, of spots what they are, and of which octave, `(size, d)`."""
+        device = self.softening.device
+        parts = [quantizer.values(torch.arange(quantizer.size, device=device)) for quantizer in self.quantizers]
+        if self.spots is not None:
+            parts.append(self.spots.codebook())
+        most = max(part.shape[1] for part in parts)
+        values = torch.cat([F.pad(part, (0, most - part.shape[1])) for part in parts])
+        if len(parts) == 1:
             return values
-        which = torch.eye(passes, device=values.device).repeat_interleave(len(values), 0)
-        return torch.cat([values.repeat(passes, 1), which], 1)
+        which = torch.tensor([k for k, part in enumerate(parts) for _ in part], device=device)
+        return torch.cat([values, F.one_hot(which, len(parts)).to(values.dtype)], 1)
 
     def _check_bands(self, bands: Sequence[str]) -> None:
         for band in bands:
@@ -280,7 +294,7 @@ class ImageTokenizer(Tokenizer):
     def _start(self, bands: Sequence[str], mask: Tensor, octave: Octave) -> State:
         """Returns what is known beforehand: no flux, with the usual noise of each band."""
         error = self._noise(bands).expand(len(mask), -1, *(octave.patch * n for n in mask.shape[2:]))
-        return State(torch.zeros_like(error), error)
+        return State(torch.zeros_like(error), error, self._noise(bands))
 
     def _noise(self, bands: Sequence[str]) -> Tensor:
         """Returns the softening of bands, `(C, 1, 1)` in nanomaggy."""
@@ -312,27 +326,33 @@ class ImageTokenizer(Tokenizer):
         """Encodes pass by pass; unless `complete`, the last is not decoded. A generator drops some tokens of many."""
         measured = self._measured(ivar)
         steps, state = [], None
-        for octave in self.passes:
+        for octave, quantizer in zip(self.octaves, self.quantizers, strict=True):
             mask = self._mask(measured, octave)
             state = self._start(bands, mask, octave) if state is None else state
-            kept = measured if not steps else self._pays(flux, ivar, state, octave)
+            kept = measured if not steps else self._pays(flux, ivar, state, octave, quantizer.size)
             if generator is not None and steps and (count := int(kept.sum())) > _MOST:
                 kept = kept & (torch.rand(kept.shape, generator=generator) < _MOST / count).to(kept.device)
             latent = octave.encode(flux, ivar, kept, state, mask, scale, bands, shift)
-            values, codes = self.quantizer(latent)
-            if complete or len(steps) < len(self.passes) - 1:
+            values, codes = quantizer(latent)
+            if complete or len(steps) < len(self.octaves) - 1:
                 state = octave.decode(values, kept, state, mask, scale, bands, shift)
             ids = torch.zeros_like(kept, dtype=torch.long)
             ids[kept] = codes
             steps.append(_Step(latent, ids, kept, state))
         return steps
 
-    def _pays(self, flux: Tensor, ivar: Tensor, state: State, octave: Octave) -> Tensor:
+    def _pays(self, flux: Tensor, ivar: Tensor, state: State, octave: Octave, codes: int) -> Tensor:
         """Tells for which patches a token is worth what it costs, `(B, h, w)`."""
-        residual = (flux - state.model.detach()).clamp(-1e18, 1e18)
+        residual = (flux - state.model.detach()).clamp(-_LARGEST, _LARGEST)
         excess = (residual.square() * ivar - 1) * (ivar > 0)
         gain = F.avg_pool2d(excess.sum(1, keepdim=True), octave.patch)[:, 0] * octave.patch**2
-        return gain > self.worth * 2 * math.log(self.quantizer.size)
+        return gain > self.worth * 2 * math.log(codes)
+
+    def _spots(self, flux: Tensor, ivar: Tensor, bands: Sequence[str], state: State) -> tuple[Tensor, ...]:
+        """Returns the spots of what the octaves leave, see `Spots.find`."""
+        residual = (flux - state.model).clamp(-_LARGEST, _LARGEST) * (ivar > 0)
+        allowed = self.octaves[0].pixels(self._measured(ivar))
+        return self.spots.find(residual / state.noise, ivar * state.noise**2, allowed, bands)
 
     def _hide(self, ivar: Tensor, generator: torch.Generator | None) -> Tensor:
         """Hides each band with a chance of a half, of some of the objects."""

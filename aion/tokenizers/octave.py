@@ -6,12 +6,9 @@ m = 0 and e = s, the softening), the network sees :math:`\mathrm{asinh}((f - m)/
 :math:`s^2 + f^2`. A pixel that was not measured has the weight 0. The decoder answers with numbers d, a and b for each
 band: :math:`m' = m + e\sinh d` and :math:`e'^2 = (e\,\mathrm{exp}\,a)^2 + (m'\,\mathrm{exp}\,b)^2`, a floor and a share
 of the flux. So every octave works in units of the error of the one before, which whoever decodes knows too.
-
-A `Survey` looks at all patches and their neighbours, by convolutions; a `Detail` at single patches, those with a token,
-with what the last survey knows of the place: nearly all of the sky is empty at the finest octaves.
 """
 
-__all__ = ["Detail", "Octave", "State", "Survey"]
+__all__ = ["Octave", "State"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,16 +32,18 @@ class State:
     Arguments:
         model: flux in nanomaggy, `(B, C, H, W)`.
         error: its error, same shape.
-        context: features of the decoder of the last survey, `(B, D, h, w)`; None before the first.
+        noise: usual noise of each band, `(C, 1, 1)`.
+        context: features of the decoder of the last octave, `(B, D, h, w)`; None before the first.
     """
 
     model: Tensor
     error: Tensor
+    noise: Tensor
     context: Tensor | None = None
 
 
 class Octave(nn.Module):
-    """Holds what both kinds of octave have.
+    """Encodes and decodes all patches of one size together.
 
     Arguments:
         bands: names of the bands with corrections of their own.
@@ -52,18 +51,37 @@ class Octave(nn.Module):
         width: features of a patch.
         latent: dimensions of the latent.
         basis: number of functions of wavelength, see `BandWeights`.
-        informed: whether the network is told the noise.
+        informed: whether the network is told the noise and the size of the pixels.
+        depth: number of residual blocks in the encoder and in the decoder.
+        coarser: features of the octave before; 0 for the first.
+        times: patches along the side of one of the octave before: 2, or 1 for another look at patches of that size.
     """
 
-    def __init__(self, bands: Sequence[str], patch: int, width: int, latent: int, basis: int, informed: bool) -> None:
+    def __init__(
+        self,
+        bands: Sequence[str],
+        patch: int,
+        width: int,
+        latent: int,
+        basis: int,
+        informed: bool,
+        depth: int,
+        coarser: int = 0,
+        times: int = 1,
+    ) -> None:
         super().__init__()
-        self.patch, self.width = patch, width
+        self.patch, self.width, self.times = patch, width, times
         self.stem = BandWeights(bands, (width, patch, patch), _USUAL_BANDS * patch**2, basis)
         self.noise = BandWeights(bands, (width,), _USUAL_BANDS, basis) if informed else None
         self.to_latent = nn.Linear(width, latent)
         self.from_latent = nn.Linear(latent, width)
         self.head = BandWeights(bands, (patch**2 + 2, width), width, basis)
         self.head_bias = BandWeights(bands, (patch**2 + 2,), width, basis)
+        self.scale = nn.Linear(1, 2 * width, bias=False) if informed else None
+        self.expand = nn.Linear(coarser, times**2 * width) if coarser else None
+        self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
+        self.latent_norm, self.pixels_norm = layer_norm(width), layer_norm(width)
 
     def signal(self, flux: Tensor, ivar: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Returns the residual in units of its expected error, weighted by the noise, and the weight."""
@@ -89,40 +107,11 @@ class Octave(nn.Module):
         floor, share = error * floor.clamp(-7, 7).exp(), model * share.clamp(-20, 2).exp()
         return model, (floor.square() + share.square()).sqrt()
 
-
-class Survey(Octave):
-    """Encodes and decodes all patches of one size together.
-
-    Arguments:
-        bands, patch, width, latent, basis, informed: see `Octave`; if informed, the network is told the size of the
-            pixels too.
-        depth: number of residual blocks in the encoder and in the decoder.
-        coarser: features of the survey before; 0 for the first.
-    """
-
-    def __init__(
-        self,
-        bands: Sequence[str],
-        patch: int,
-        width: int,
-        latent: int,
-        basis: int,
-        informed: bool,
-        depth: int,
-        coarser: int,
-    ) -> None:
-        super().__init__(bands, patch, width, latent, basis, informed)
-        self.scale = nn.Linear(1, 2 * width, bias=False) if informed else None
-        self.expand = nn.Linear(coarser, 4 * width) if coarser else None
-        self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
-        self.decoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
-        self.latent_norm, self.pixels_norm = layer_norm(width), layer_norm(width)
-
     def told(self, state: State, scale: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Returns what encoder and decoder know beforehand: coarser features and the size of the pixels `(B,)`."""
         encoder, decoder = 0.0, 0.0
         if self.expand is not None:
-            fine = F.pixel_shuffle(self.expand(state.context.movedim(1, -1)).movedim(-1, 1), 2)
+            fine = F.pixel_shuffle(self.expand(state.context.movedim(1, -1)).movedim(-1, 1), self.times)
             encoder, decoder = fine, fine
         if self.scale is not None:
             told = self.scale(scale.log()[:, None])[..., None, None].chunk(2, dim=1)
@@ -172,109 +161,4 @@ class Survey(Octave):
         out = self.answer(self.pixels_norm(x.movedim(1, -1)), bands, shift).movedim((-2, -1), (1, 2))
         change = F.pixel_shuffle(out[:, :, :-2].flatten(1, 2), self.patch)
         floor, share = (self.pixels(out[:, :, k]) for k in (-2, -1))
-        return State(*self.update(state.model, state.error, change, floor, share), x)
-
-
-class Detail(Octave):
-    """Encodes and decodes single patches, those that have a token.
-
-    Arguments:
-        bands, patch, width, latent, basis, informed: see `Octave`.
-        depth: number of residual perceptrons in the encoder and in the decoder.
-        survey: the last survey.
-    """
-
-    def __init__(
-        self,
-        bands: Sequence[str],
-        patch: int,
-        width: int,
-        latent: int,
-        basis: int,
-        informed: bool,
-        depth: int,
-        survey: Survey,
-    ) -> None:
-        super().__init__(bands, patch, width, latent, basis, informed)
-        self.times = survey.patch // patch
-        self.place = nn.Linear(self.times**2, 2 * width, bias=False)
-        self.around = nn.Linear(survey.width, 2 * width)
-        self.encoder = nn.ModuleList(_Perceptron(width) for _ in range(depth))
-        self.decoder = nn.ModuleList(_Perceptron(width) for _ in range(depth))
-
-    def told(self, kept: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Returns what is known of each patch beforehand: what the survey knows there, and where in its patch it is."""
-        batch, row, column = kept.nonzero(as_tuple=True)
-        around = self.around(state.context[batch, :, row // self.times, column // self.times])
-        place = self.place.weight.T[row % self.times * self.times + column % self.times]
-        encoder, decoder = (around + place).chunk(2, dim=-1)
-        return encoder, decoder
-
-    def encode(
-        self,
-        flux: Tensor,
-        ivar: Tensor,
-        kept: Tensor,
-        state: State,
-        mask: Tensor,
-        scale: Tensor,
-        bands: Sequence[str],
-        shift: Tensor | None = None,
-    ) -> Tensor:
-        """Returns the latents `(M, d)` of the M patches `kept` `(B, h, w)`."""
-        flux, ivar, *known = (self.cut(x)[kept] for x in (flux, ivar, state.model, state.error))
-        signal, weight = self.signal(flux, ivar, State(*known, state.context))
-        share = (ivar > 0).to(flux.dtype).mean((2, 3)).sum(1, keepdim=True)
-        x = signal.flatten(1) @ self.stem(bands, shift).movedim(1, 0).flatten(1).T
-        if self.noise is not None:
-            x = x + weight.mean((2, 3)) @ self.noise(bands, shift)
-        x = x * (_USUAL_BANDS / share.clamp(min=1e-6)).sqrt() + self.told(kept, state)[0]
-        for block in self.encoder:
-            x = block(x)
-        return self.to_latent(x)  # without a norm, which would hide how large the residual is
-
-    def decode(
-        self,
-        values: Tensor,
-        kept: Tensor,
-        state: State,
-        mask: Tensor,
-        scale: Tensor,
-        bands: Sequence[str],
-        shift: Tensor | None = None,
-    ) -> State:
-        """Adds what the codes `(M, d)` of the M tokens `kept` `(B, h, w)` say."""
-        x = self.from_latent(values) + self.told(kept, state)[1]
-        for block in self.decoder:
-            x = block(x)
-        out = self.answer(x, bands, shift)
-        model, error = self.cut(state.model), self.cut(state.error)
-        change = out[..., :-2].unflatten(-1, (self.patch, self.patch))
-        floor, share = (out[..., k, None, None] for k in (-2, -1))
-        new = self.update(model[kept], error[kept], change, floor, share)
-        return State(
-            *(self.paste(old, kept, part) for old, part in zip((model, error), new, strict=True)), state.context
-        )
-
-    def cut(self, x: Tensor) -> Tensor:
-        """Cuts `(B, C, H, W)` into patches `(B, h, w, C, p, p)`."""
-        cells = x.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        return cells.permute(0, 2, 4, 1, 3, 5)
-
-    def paste(self, patches: Tensor, kept: Tensor, new: Tensor) -> Tensor:
-        """Replaces the patches `kept` and joins all of them."""
-        patches = patches.index_put(kept.nonzero(as_tuple=True), new)
-        return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-
-class _Perceptron(nn.Module):
-    """Adds a two-layer perceptron."""
-
-    def __init__(self, width: int, ratio: int = 2) -> None:
-        super().__init__()
-        self.norm = layer_norm(width)
-        self.fc1 = nn.Linear(width, ratio * width)
-        self.fc2 = nn.Linear(ratio * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return State(*self.update(state.model, state.error, change, floor, share), state.noise, x)
