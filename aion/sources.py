@@ -93,6 +93,11 @@ class Part:
         views = _measured([seen[name] for name in self.names])
         return views[0] if len(views) == 1 else views
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """Says what is read, if the objects do."""
+        return self.objects.facts
+
 
 def _names(modality: str | Sequence[str]) -> tuple[str, ...]:
     names = (modality,) if isinstance(modality, str) else tuple(modality)

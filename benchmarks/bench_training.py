@@ -43,18 +43,21 @@ ATTENTION = {
 
 
 def assemble(recipe: dict, device: str) -> AION:
-    """Makes the untrained model of a recipe, its scalars fitted to a few objects."""
-    tokenizers = {}
-    for name, config in recipe["tokenizers"].items():
-        if "stored" in config:
-            tokenizers[name] = store.load(config["stored"])
-            continue
-        tokenizers[name] = build({key: value for key, value in config.items() if key not in FIT})
-        if hasattr(tokenizers[name], "fit"):
-            modality = next(m for m, t in recipe["modalities"].items() if t == name)
-            sample = Sky(modalities=[modality], complete=True).observe(range(256))[modality]
-            options = {"spacing": config["spacing"]} if "spacing" in config else {}
-            tokenizers[name].fit(sample[sample.measured.reshape(256, -1).any(1)], **options)
+    """Makes the untrained model of a recipe, what must be fitted to a few objects."""
+    tokenizers = {
+        name: store.load(config["stored"])
+        if "stored" in config
+        else build({key: value for key, value in config.items() if key not in FIT})
+        for name, config in recipe["tokenizers"].items()
+    }
+    first = {tokenizer: modality for modality, tokenizer in reversed(recipe["modalities"].items())}
+    wanted = [name for name, t in tokenizers.items() if "kind" in recipe["tokenizers"][name] and hasattr(t, "fit")]
+    seen = Sky(modalities=[first[name] for name in wanted], complete=True).observe(range(256))
+    for name in wanted:
+        sample, options = seen[first[name]], {}
+        if "spacing" in recipe["tokenizers"][name]:
+            options["spacing"] = recipe["tokenizers"][name]["spacing"]
+        tokenizers[name].fit(sample[sample.measured.reshape(len(sample), -1).any(1)], **options)
     return AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(device)
 
 
