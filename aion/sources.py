@@ -6,7 +6,7 @@ have it. `Mixture` takes several in turn: each number has a batch of one of them
 evenly spread as can be.
 """
 
-__all__ = ["Mixture", "Part", "SkyObjects", "SkySource", "data_objects"]
+__all__ = ["Mixture", "Part", "SkyObjects", "SkySource", "data_objects", "observed"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -57,6 +57,19 @@ def data_objects(data: Mapping[str, object], batch: int, lanes: int, seed: int) 
     return (Shards if "path" in data else Stream)(**data, batch=batch, lanes=lanes, seed=seed)
 
 
+def observed(objects: Mapping[str, Observation]) -> dict[str, Observation]:
+    """Leaves out the objects of which nothing at all was measured.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    some = torch.stack([view.measured.reshape(len(view), -1).any(1) for view in objects.values()]).any(0)
+    if not some.any():
+        msg = f"nothing was measured of any of {len(some)} objects: look at the columns and their units"
+        raise ValueError(msg)
+    return {name: view[some] for name, view in objects.items()}
+
+
 def _measured(views: Sequence[Observation]) -> tuple[Observation, ...]:
     """Keeps those objects of which every view has something, or all if none does."""
     some = torch.stack([view.measured.reshape(len(view), -1).any(1) for view in views]).all(0)
@@ -79,6 +92,11 @@ class Part:
         seen = self.objects(number)
         views = _measured([seen[name] for name in self.names])
         return views[0] if len(views) == 1 else views
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Says what is read, if the objects do."""
+        return self.objects.facts
 
 
 def _names(modality: str | Sequence[str]) -> tuple[str, ...]:

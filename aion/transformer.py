@@ -200,12 +200,22 @@ class Transformer(nn.Module):
         """
         visible, target = batch
         hidden = self.decode(self.encode(visible), visible.valid, target)
-        terms = {}
-        for index, name in enumerate(self.vocabulary.names):
-            chosen = target.valid & (target.modality == index)
-            if chosen.any():
-                ids = target.ids[chosen] - self.vocabulary.ranges[name][0]
-                terms[name] = self._cross_entropy(name, self.logits(hidden[chosen], name), ids)
+        rows = target.valid.flatten().nonzero()[:, 0]
+        rows = rows[target.modality.flatten()[rows].argsort(stable=True)]
+        counts = target.modality.flatten()[rows].bincount(minlength=len(self.vocabulary.names)).tolist()
+        # Split once: the gradient of a slice of the head for each modality would be as large as the head.
+        heads = self.head.split(list(self.vocabulary.sizes.values()))
+        terms = {
+            name: self._cross_entropy(name, F.linear(states, head), ids - self.vocabulary.ranges[name][0])
+            for name, states, ids, head in zip(
+                self.vocabulary.names,
+                hidden.flatten(0, 1)[rows].split(counts),
+                target.ids.flatten()[rows].split(counts),
+                heads,
+                strict=True,
+            )
+            if len(ids)
+        }
         if not terms:
             msg = "loss: no target in the whole batch: every object has a single token, or the budget shows all"
             raise ValueError(msg)

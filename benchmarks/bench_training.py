@@ -3,10 +3,11 @@
     python benchmarks/bench_training.py                       # benchmarks/recipes/nano.toml, on the CPU
     python benchmarks/bench_training.py --recipe benchmarks/recipes/base.toml --device cuda
 
-Model FLOPs are those of matrix products and attention, forward and backward, as the counter of PyTorch has them; what
-is computed twice (activation checkpointing) would count once. Utilisation is their number, over the time of a step, over
-the rate of products of two square matrices, both medians of turns that alternate. Batches are made beforehand: what
-making one takes is a line of its own.
+Model FLOPs are those of matrix products and attention, forward and backward, by PyTorch's counter, which is taught the
+attention of a CPU: twice as many backward as forward. Padding counts, and has a line of its own. Utilisation is their
+number, over the time of a step, over the rate of products of two square matrices, the median of turns in which both
+alternate. Batches are made beforehand: what making one takes is another line. With one thread on a CPU times are those
+that the process had, so that others on the machine matter less.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from aion.device import fast_dtype
 from aion.masking import BudgetMasking
@@ -33,27 +34,38 @@ from aion.training.parallel import Prepared
 
 ROOT = Path(__file__).resolve().parents[1]
 MATRIX = {"cpu": 2048, "cuda": 8192}
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, q, k, v, *_, **__: 2 * sdpa_flop_count(q, k, v)
+    ),
+}
 
 
 def assemble(recipe: dict, device: str) -> AION:
-    """Makes the untrained model of a recipe, its scalars fitted to a few objects."""
-    tokenizers = {}
-    for name, config in recipe["tokenizers"].items():
-        if "stored" in config:
-            tokenizers[name] = store.load(config["stored"])
-            continue
-        tokenizers[name] = build({key: value for key, value in config.items() if key not in FIT})
-        if hasattr(tokenizers[name], "fit"):
-            modality = next(m for m, t in recipe["modalities"].items() if t == name)
-            sample = Sky(modalities=[modality], complete=True).observe(range(256))[modality]
-            options = {"spacing": config["spacing"]} if "spacing" in config else {}
-            tokenizers[name].fit(sample[sample.measured.reshape(256, -1).any(1)], **options)
+    """Makes the untrained model of a recipe, what must be fitted to a few objects."""
+    tokenizers = {
+        name: store.load(config["stored"])
+        if "stored" in config
+        else build({key: value for key, value in config.items() if key not in FIT})
+        for name, config in recipe["tokenizers"].items()
+    }
+    first = {tokenizer: modality for modality, tokenizer in reversed(recipe["modalities"].items())}
+    wanted = [name for name, t in tokenizers.items() if "kind" in recipe["tokenizers"][name] and hasattr(t, "fit")]
+    seen = Sky(modalities=[first[name] for name in wanted], complete=True).observe(range(256))
+    for name in wanted:
+        sample, options = seen[first[name]], {}
+        if "spacing" in recipe["tokenizers"][name]:
+            options["spacing"] = recipe["tokenizers"][name]["spacing"]
+        tokenizers[name].fit(sample[sample.measured.reshape(len(sample), -1).any(1)], **options)
     return AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(device)
 
 
 def clock(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
     return time.perf_counter()
 
 
@@ -99,7 +111,7 @@ def measure(path: Path, device: str, batch: int | None, turns: int, precision: s
         step(batches[0])
         rate(device, dtype)
         for data in batches:
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
                 prepared.backward(data, torch.Generator(), 1.0, last=True)
             flops.append(counter.get_total_flops())
             rates.append(rate(device, dtype))
@@ -108,6 +120,7 @@ def measure(path: Path, device: str, batch: int | None, turns: int, precision: s
             parts.append(times[2] - times[1])
     use = [work / took / best for work, took, best in zip(flops, steps, rates, strict=True)]
     tokens = statistics.mean(float(visible.valid.sum() + target.valid.sum()) for visible, target in batches)
+    slots = statistics.mean(visible.valid.numel() + target.valid.numel() for visible, target in batches)
     return {
         "recipe": path.stem,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
@@ -115,6 +128,7 @@ def measure(path: Path, device: str, batch: int | None, turns: int, precision: s
         "parameters": sum(p.numel() for p in transformer.parameters()),
         "batch": batch,
         "tokens a step": round(tokens),
+        "share of padding": round(1 - tokens / slots, 3),
         "GFLOP a step": round(statistics.median(flops) / 1e9, 1),
         "ms a step": round(1e3 * statistics.median(steps), 1),
         "ms of it optimiser and clipping": round(1e3 * statistics.median(parts), 1),

@@ -104,6 +104,17 @@ def test_a_damaged_shard_stops_or_is_skipped_counted_and_reported(tmp_path, how)
     assert set(source.facts["skipped"]) == {"part-1.parquet"}
 
 
+@pytest.mark.filterwarnings("ignore:.*and skipped")
+def test_shards_that_are_all_damaged_end_the_reading(tmp_path):
+    write(tmp_path)
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + bytes(900) + content[904:])  # all data pages; what they hold is told at the end
+    source = Shards(tmp_path, COLUMNS, batch=20, on_error="skip")
+    with pytest.raises(ValueError, match="no row can be read any more; skipped: part-"):
+        source(0)
+
+
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no data .*none: wanted a Parquet file or a folder"):
         Shards(tmp_path / "none", COLUMNS, batch=2)

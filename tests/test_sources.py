@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from aion import Scalar
 from aion.sky import Sky
-from aion.sources import Mixture, SkySource
+from aion.sources import Mixture, Part, SkyObjects, SkySource, observed
 
 
 def test_batches_are_new_objects_and_the_same_for_the_same_step():
@@ -58,3 +59,20 @@ def test_equal_weights_take_turns_in_order():
 def test_bad_mixtures_are_refused(count, weights):
     with pytest.raises(ValueError, match="positive weights"):
         Mixture([lambda step: step] * count, weights)
+
+
+def test_whole_objects_are_those_that_a_part_is_taken_of():
+    objects = SkyObjects(["desi_spectrum", "redshift"], 6, 50, {"seed": 2})
+    seen = objects(1)
+    expected = Sky(seed=2, modalities=["desi_spectrum", "redshift"]).observe(range(56, 62))
+    assert torch.equal(seen["redshift"].value, expected["redshift"].value)
+    part, same = Part(objects, "desi_spectrum")(1), SkySource("desi_spectrum", 6, 50, {"seed": 2})(1)
+    assert torch.equal(part.flux, same.flux)
+
+
+def test_objects_without_anything_are_left_out():
+    values = {"a": Scalar([1.0, float("nan"), float("nan")]), "b": Scalar([2.0, float("nan"), 3.0])}
+    left = observed(values)
+    assert left["b"].value.flatten().tolist() == [2, 3]
+    with pytest.raises(ValueError, match="nothing was measured of any of 1 objects"):
+        observed({name: value[1] for name, value in values.items()})

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module with blocks, a part that some batches leave out, and draws of its own.
 MODULE = """
-import json, sys, torch
+import json, signal, sys, torch
 from pathlib import Path
 from torch import nn
 from aion.training import ranks, train
@@ -81,7 +81,15 @@ with ranks.joined() as device:
             attempt()
         except (FloatingPointError, SystemExit, ValueError) as error:
             errors.append(str(error))
-    Path(f"rank{ranks.rank()}.json").write_text(json.dumps({"said": said, "errors": errors, "again": weights(net)}))
+    def asked(number):  # one rank only, in its third step
+        if number == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return data(number)
+    try:
+        train(Net(), asked, 6, checkpoint="asked", **OPTIONS)
+    except SystemExit as end:
+        report = {"said": said, "errors": errors, "again": weights(net), "asked": end.code}
+    Path(f"rank{ranks.rank()}.json").write_text(json.dumps(report))
     def fail():
         with ranks.together():
             if ranks.rank() == 1:
@@ -122,7 +130,7 @@ def pair(tmp_path_factory) -> tuple[Path, list[tuple[int, str]]]:
         env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=True,
     )
     ends = [int(code) for code in done.stdout.split()]
@@ -176,9 +184,17 @@ def test_ranks_that_disagree_are_told_so_together(pair):
     assert "is inf at step 1" in errors[4] or "is nan at step 1" in errors[4]
 
 
+def test_ranks_stop_together_if_one_is_asked_to(pair):
+    folder, ends = pair
+    assert [json.loads((folder / f"rank{rank}.json").read_text())["asked"] for rank in range(2)] == [0, 0]
+    assert "stopped after step 3 of 6, which asked/checkpoint.safetensors holds: run the same command" in ends[0][1]
+    assert "stopped" not in ends[1][1]
+
+
 def test_the_first_rank_that_fails_says_why_and_the_others_end(pair):
     _, ends = pair
-    assert ends[0] == (2, "")
+    assert ends[0][0] == 2
+    assert "missing" not in ends[0][1]
     assert ends[1][0] == 1
     assert "ValueError: a shard is missing here" in ends[1][1]
 
@@ -197,7 +213,7 @@ def test_a_rank_that_dies_stops_the_others(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=100,  # seconds, most of which it takes to start
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

@@ -82,7 +82,7 @@ class Shards:
         step, lane = divmod(number, self.lanes)
         epoch, step = divmod(step, self.length)
         position = (lane * self.length + step) * self.batch
-        pieces, wanted = [], self.batch
+        pieces, wanted, empty = [], self.batch, 0
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.groups))
         edges = np.cumsum(self.rows[order])
         edges = np.concatenate([[0], edges[self._mix - 1 : -1 : self._mix], edges[-1:]])
@@ -93,6 +93,9 @@ class Shards:
             if table.num_rows:  # fewer than there should be if a part was damaged: then some come twice
                 pieces.append(table.take((np.arange(count) + position - edges[window]) % table.num_rows))
                 wanted -= count
+            elif (empty := empty + 1) == len(edges):
+                msg = f"{self.path}: no row can be read any more; skipped: {', '.join(self.skipped)}"
+                raise ValueError(msg)
             position = (position + count) % int(edges[-1])
         return observe(pyarrow.concat_tables(pieces), self.columns)
 

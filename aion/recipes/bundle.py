@@ -12,7 +12,7 @@ from aion.model import AION
 from aion.observations import Observation
 from aion.recipes.part import FIRST, FITTED, HELD_OUT, Part, machine, on_device
 from aion.recipes.reading import digest, load
-from aion.sources import Mixture, SkyObjects, SkySource, data_objects
+from aion.sources import Mixture, SkyObjects, SkySource, data_objects, observed
 from aion.sources import Part as PartSource
 from aion.tokenizers import Tokenizer, build, store
 from aion.tokens import TokenSequence
@@ -106,7 +106,7 @@ class _Run:
             model.transformer.embed_codebook(name, model.tokenizer(name).codebook(model.dim), draws)
 
         def data(number: int) -> tuple[TokenSequence, TokenSequence]:
-            sequence = model.tokenize(objects(number))
+            sequence = model.tokenize(observed(objects(number)))
             return masking(sequence, torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + number))
 
         part.train(model.transformer, data, "transformer")

@@ -131,7 +131,7 @@ def train(
                 interruption.calm()
             if stopping or (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                 state.save(step + 1, seconds)
-            if stopping and step + 1 < steps:
+            if stopping:
                 _say(f"stopped after step {step + 1} of {steps}, which {state.path} holds: run the same command again")
                 raise Stopped
         if average is not None:
