@@ -105,6 +105,7 @@ def test_the_budget_chooses_the_published_strides():
         ((64, 64), {"stride": 5}, r"stride of 5 does not fit an axis of 64 points; those that do: \[1, 4, 8, 16, 32\]"),
         ((64, 60), {"stride": (8, 8)}, "axis of 60 points"),
         ((8, 8), {"stride": 16}, "stride of 16 does not fit"),
+        ((64, 64), {"stride": (8, 8, 8)}, "each of 2 axes"),
     ],
 )
 def test_grids_that_a_stride_does_not_fit_are_refused(space, options, message):

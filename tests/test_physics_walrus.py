@@ -169,13 +169,13 @@ def test_the_loss_falls(generator):
     waves = torch.stack([torch.sin(x[:, None] + x + 0.3 * t) for t in range(5)])[None, :, None].expand(1, 5, 3, 16, 16)
     flow = Flow(waves.contiguous(), PLANE, ["periodic"] * 2)
     optimizer, losses = torch.optim.AdamW(model.parameters(), 3e-3), []
-    for _ in range(40):
+    for _ in range(25):
         loss = model.loss((flow, {"stride": 4}), generator)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
 def test_models_come_back_from_disk(model, generator, tmp_path):

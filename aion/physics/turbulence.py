@@ -22,7 +22,7 @@ from aion.physics.flow import Flow
 from aion.physics.fluid import divided
 from aion.physics.spectral import kept, step, wavenumbers
 
-TURBULENCE = {"viscous": 0.1, "inertial": 0.01}  # viscosity
+TURBULENCE = {"viscous": 0.2, "inertial": 0.04}  # viscosity
 PEAK = 2.5  # wave number k0
 AXES = (-3, -2, -1)
 
