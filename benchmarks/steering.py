@@ -178,6 +178,7 @@ def ask(model: AION, observations: dict) -> Asked:
     return Asked(given, spectrum, redshift, observations[PREDICTED])
 
 
+@torch.no_grad()
 def predict(model: AION, asked: Asked, generator: torch.Generator) -> Predicted:
     """Does what `AION.reconstruct` and `AION.predict` do, with tokens made once; nothing is drawn."""
     context = model.transformer.encode(asked.given)
@@ -234,7 +235,7 @@ def galaxies(arguments: argparse.Namespace) -> None:
 
     names = ("quiescent", "star-forming")
     directions = fitted(*names, "transformer.encoder.*")
-    layer = "transformer.encoder.0"
+    layer = arguments.layer
     lda = fitted(*names, layer, method="lda")[layer]
     names = ("dusty", "dust-free")
     dust = fitted(*names, layer)[layer]
@@ -252,7 +253,7 @@ def galaxies(arguments: argparse.Namespace) -> None:
         layer_controls=arguments.layer_controls,
         concepts={"lda": lda, "dust": dust},
     )
-    folder = RESULTS / f"galaxies-{arguments.seed}"
+    folder = RESULTS / f"galaxies-{arguments.layer}-{arguments.seed}"
     report.save(folder)
     draw_spectra(model, directions[layer], ask(model, sky.observe(rows["star-forming"][2 * count :][:count])), folder)
     facts = {"model": directions[layer].model, "separation": directions[layer].separation}
@@ -370,6 +371,8 @@ def main() -> None:
         verb.add_argument("--controls", type=int, default=controls, help="of each kind")
         verb.add_argument("--layer-controls", type=int, default=8, help="of each kind, at each layer")
         verb.add_argument("--seed", type=int, default=0)
+        if run is galaxies:
+            verb.add_argument("--layer", default="transformer.encoder.1", help="chosen on another seed")
         if run is flows:
             verb.add_argument("model", help="folder of a Walrus")
             verb.add_argument(

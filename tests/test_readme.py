@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/official.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/official.md", "docs/steering.md")
 SCRIPT = ROOT / ".ci" / "run"
 
 
@@ -28,6 +28,18 @@ def shell_lines():
 
 def run(*command, folder=ROOT):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+def run_script(script):
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=script.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_the_readme_opens_with_the_two_commands():
@@ -64,17 +76,20 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert "aion" in code
     script = tmp_path / "readme.py"
     script.write_text(f"import torch\ntorch.set_num_threads(1)\n{code}", encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
+    done = run_script(script)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_python_of_the_page_on_steering_runs(tmp_path):
+    text = (ROOT / "docs" / "steering.md").read_text(encoding="utf-8")
+    code = re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL).group(1)
+    script = tmp_path / "steering.py"
+    script.write_text(f"import torch\ntorch.set_num_threads(1)\n{code}", encoding="utf-8")
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
+    ratios = [float(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert ratios == sorted(ratios)
+    assert len(ratios) == 3
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -83,6 +83,6 @@ def _vectors(direction: Direction, kind: str, count: int, generator: torch.Gener
 
 def _known(statistic: Tensor | None, kind: str) -> Tensor:
     if statistic is None:
-        msg = f"draw_controls: kind {kind!r} needs a direction fitted to several objects of each group, or fewer kinds="
+        msg = f"draw_controls: kind {kind!r} needs a direction fitted to 4 objects of each group; or choose kinds="
         raise ValueError(msg)
     return statistic

@@ -121,7 +121,7 @@ class SteeringReport:
             _dose_table(name, self.target, regime.responses[self.target]) for name, regime in self.regimes.items()
         ]
         parts.append(_control_table(self.regimes, self.at))
-        if any(regime.damage_of_controls or any(regime.damage.values()) for regime in self.regimes.values()):
+        if any(any(regime.damage.values()) for regime in self.regimes.values()):
             parts.append(_damage_table(self.regimes, self.at))
         lost = [
             f"{name} at {strength}: {len(rows)} of {regime.count} lost, the first at step {min(rows.values())}"

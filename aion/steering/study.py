@@ -16,6 +16,7 @@ import itertools
 import math
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -79,33 +80,42 @@ def steering_report(
         msg = f"steering_report: wanted flows, diagnostics and strengths above 0, given strengths {strengths}"
         raise ValueError(msg)
     at = strengths[len(strengths) // 2] if at is None else float(at)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = draw_controls(direction, controls, generator=generator) if isinstance(controls, int) and controls else {}
-    drawn = controls if isinstance(controls, Mapping) else drawn
-    regimes = {}
-    for name, inputs in flows.items():
-        trial = Trial(model, inputs, run, diagnostics, damage, scale, seed, options)
-        regimes[name] = _regime(trial, direction, strengths, at, drawn, generator)
-    same = {"diagnostics": diagnostics, "controls": controls, "run": run, "at": at, "damage": damage, "scale": scale}
-    same |= {"flows": flows, "strengths": strengths, "seed": seed, "options": options}
-    others = {"": direction, **(concepts or {})}
-    return SteeringReport(
-        direction={"layer": direction.layer, "method": direction.method, "n": direction.n, "model": direction.model},
-        target=next(iter(diagnostics)),
-        at=at,
-        seed=seed,
-        regimes=regimes,
+    trials = {
+        name: Trial(model, inputs, run, diagnostics, damage, scale, seed, options) for name, inputs in flows.items()
+    }
+    same = {"flows": flows, "strengths": strengths, "diagnostics": diagnostics, "controls": controls, "run": run}
+    same |= {"at": at, "damage": damage, "scale": scale, "seed": seed, "options": options}
+    named = {"this": direction, **(concepts or {})}
+    return replace(
+        _measured(trials, direction, strengths, at, controls, seed),
         layers={
-            name: steering_report(model, other, **{**same, "strengths": [at], "controls": layer_controls})
-            for name, other in (layers or {}).items()
+            name: _measured(trials, other, [at], at, layer_controls, seed) for name, other in (layers or {}).items()
         },
-        cosines={
-            f"{a or 'this'} / {b}": others[a].cosine(others[b]) for a, b in itertools.combinations(others, 2)
-        },
+        cosines={f"{a} / {b}": named[a].cosine(named[b]) for a, b in itertools.combinations(named, 2)},
         systems={
             name: steering_report(model, direction, **{**same, **changes}) for name, changes in (systems or {}).items()
         },
-    )  # fmt: skip
+    )
+
+
+def _measured(
+    trials: Mapping[str, Trial],
+    direction: Direction,
+    strengths: Sequence[float],
+    at: float,
+    controls: int | Mapping[str, Sequence[Direction]],
+    seed: int,
+) -> SteeringReport:
+    generator = torch.Generator().manual_seed(seed)
+    if not isinstance(controls, Mapping):
+        controls = draw_controls(direction, controls, generator=generator) if controls else {}
+    return SteeringReport(
+        direction={"layer": direction.layer, "method": direction.method, "n": direction.n, "model": direction.model},
+        target=next(iter(next(iter(trials.values())).diagnostics)),
+        at=at,
+        seed=seed,
+        regimes={name: _regime(trial, direction, strengths, at, controls, generator) for name, trial in trials.items()},
+    )
 
 
 def _regime(
