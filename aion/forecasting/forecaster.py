@@ -302,7 +302,7 @@ class Forecaster(nn.Module):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
                 raise ValueError(msg)
-        if scheme.K > self.config["K"]:
+        if self.config["K"] < scheme.K:
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
         if past.shape[1] <= scheme.reach():

@@ -1,6 +1,6 @@
 """From physical units to unit variance and back, one mean and scale for each channel."""
 
-__all__ = ["TRANSFORMS", "Normalisation"]
+__all__ = ["Normalisation", "TRANSFORMS"]
 
 import hashlib
 

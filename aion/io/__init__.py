@@ -13,6 +13,7 @@ __all__ = [
     "Embeddings",
     "FORMATS",
     "Series",
+    "SolarVideo",
     "air_to_vacuum",
     "from_quantity",
     "from_specutils",
@@ -24,6 +25,7 @@ __all__ = [
     "read_embeddings",
     "read_redshift",
     "read_series",
+    "read_solar",
     "samples",
     "to_quantity",
     "to_specutils",
@@ -36,6 +38,7 @@ from aion.io.catalogs import neighbours
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
 from aion.io.series import Series, read_series, write_forecast
+from aion.io.solar import SolarVideo, read_solar
 from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table
