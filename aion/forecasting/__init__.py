@@ -2,8 +2,8 @@
 
 `template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take.
 `noise`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`,
-`normalisation` and `keeping`; `verification` scores ensembles and `charts` draws them. `systems` and `transport` simulate
-what to try forecasts on.
+`normalisation` and `keeping`; `verification` scores ensembles and `charts` draws them. `systems` and `transport`
+simulate what to try forecasts on.
 """
 
 __all__ = [
