@@ -182,7 +182,9 @@ def _add_forecast(verbs) -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="Parquet file to write")
     parser.add_argument("--horizon", type=_positive, default=96, metavar="N", help="steps to forecast (default: 96)")
     parser.add_argument("--members", type=_positive, default=64, metavar="M", help="futures to draw (default: 64)")
-    parser.add_argument("--column", action="append", metavar="NAME", help="channel to read (default: all)")
+    parser.add_argument(
+        "--column", dest="columns", action="append", metavar="NAME", help="channel to read (default: all)"
+    )
     parser.add_argument("--fit", type=_positive, metavar="STEPS", help="train on the series, so many steps (try 1500)")
     parser.add_argument("--save", type=Path, metavar="DIR", help="where to write the forecaster that --fit made")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
@@ -310,44 +312,12 @@ def _physics_train(arguments: argparse.Namespace) -> None:
 
 def _forecast(arguments: argparse.Namespace) -> None:
     _share_cores()
-    import torch
-
-    from aion.forecasting.charts import plot_fan
-    from aion.forecasting.forecaster import Forecaster
-    from aion.io import read_series, write_forecast
+    from aion.outlook import outlook
 
     _check_writable(arguments.output)
-    if arguments.save is not None and arguments.fit is None:
-        msg = "--save keeps what --fit trains: give --fit STEPS too"
-        raise ValueError(msg)
-    series = read_series(arguments.series, arguments.column)
-    if series.missing:
-        print(f"aion: note: {series.missing} of {series.values.numel()} values are not measured", file=sys.stderr)
-    if arguments.fit is None:
-        model = Forecaster.from_pretrained(arguments.model, device=arguments.device)
-        model.check_series(series.columns, series.cadence)
-    else:
-        model = Forecaster.for_series(series.values, series.columns, series.cadence).to(arguments.device)
-        model.fit(series.values[None], arguments.fit, seed=arguments.seed, progress="training")
-        if arguments.save is not None:
-            print(f"{arguments.save}  {model.save_pretrained(arguments.save)[:16]}")
-    generator = torch.Generator().manual_seed(arguments.seed)
-    ensemble = model.forecast(
-        series.values[None], arguments.horizon, arguments.members, generator=generator, progress="forecast"
-    )[:, 0]
-    facts = {"model_sha256": model.sha256, "scheme": model.scheme.name, "seed": arguments.seed}
-    write_forecast(arguments.output, series, ensemble, facts)
-    print(f"{arguments.output}  {arguments.horizon} steps of {series.cadence} x {arguments.members} members")
-    shown = 3 * arguments.horizon
-    last = series.times(len(series.values) - 1, len(series.values))[0]
-    figure = plot_fan(
-        series.values[-shown:], ensemble, names=series.columns, xlabel=f"steps of {series.cadence} after {last}"
-    )
-    chart = arguments.output.with_suffix(".png")
-    temporary = chart.with_name(f".{chart.name}")
-    figure.savefig(temporary, format="png", dpi=150)
-    temporary.replace(chart)
-    print(f"{chart}  the fan of what may follow")
+    options = {k: v for k, v in vars(arguments).items() if k not in ("run", "series", "output")}
+    for path in outlook(arguments.series, arguments.output, **options):
+        print(path)
 
 
 def _info(arguments: argparse.Namespace) -> None:

@@ -194,6 +194,7 @@ def test_a_past_that_is_too_short(fitted):
         (waves(1)[:, :12], {"members": 0}, ValueError, "members must be"),
         (waves(1)[:, :12], {"chunk": 0}, ValueError, "chunk must be"),
         (waves(1)[:, :12], {"scheme": multiscale(4, 1.5)}, ValueError, "makes 4 frames a call, the network 3"),
+        (waves(1)[:, :40], {"scheme": multiscale(3, 4.0)}, ValueError, "42 frames wide, those of training 18"),
     ],
 )
 def test_pasts_and_options_it_refuses(fitted, past, options, error, why):
@@ -241,6 +242,14 @@ def test_arguments_it_refuses(options, why):
         Forecaster(**options)
 
 
+def test_a_denoiser_of_ones_own_is_neither_trained_nor_saved(tmp_path):
+    forecaster = Forecaster(denoiser=GaussianDenoiser(np.ones(5)))
+    with pytest.raises(ValueError, match="GaussianDenoiser of yours"):
+        forecaster.fit(waves(), 2)
+    with pytest.raises(ValueError, match="GaussianDenoiser of yours"):
+        forecaster.save_pretrained(tmp_path / "model")
+
+
 def test_a_series_chooses_its_template_and_is_recognised():
     values = waves(1, 120)[0]
     forecaster = Forecaster.for_series(values, ("flux",), "1 day")
@@ -259,5 +268,5 @@ def test_the_square_root_of_counts():
     forecaster = Forecaster(transform="sqrt", network=TINY, steps=3).fit(data, 2, batch=4)
     normal = forecaster.normalisation(data)
     torch.testing.assert_close(forecaster.normalisation.undo(normal), data, rtol=1e-4, atol=1e-3)
-    assert normal.std().item() == pytest.approx(1, rel=1e-3)
+    assert normal.std(correction=0).item() == pytest.approx(1, rel=1e-3)
     assert math.isclose(normal.mean().item(), 0, abs_tol=1e-4)

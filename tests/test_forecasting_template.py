@@ -39,7 +39,8 @@ def test_other_templates(K, alpha, period, new, oldest):
 
 @pytest.mark.parametrize("K", [2, 3, 4, 5, 6])
 def test_the_least_number_of_calls(K):
-    schemes = [multiscale(K, alpha) for alpha in RATIOS] + [autoregressive(K), hierarchy2(K)]
+    ratios = RATIOS if K < 6 else RATIOS[:-1]  # the last has 364 frames and takes seconds
+    schemes = [multiscale(K, alpha) for alpha in ratios] + [autoregressive(K), hierarchy2(K)]
     for scheme in schemes:
         scheme.check()
         assert len(scheme.round_) == math.ceil(scheme.period / K), scheme.name

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from aion.forecasting.charts import plot_fan, plot_spectra, save_film
+from aion.forecasting.charts import plot_fan, plot_spectra, plot_verification, save_film
 from aion.forecasting.verification import crps, energy_score, power_spectrum, verify
 
 
@@ -117,11 +117,11 @@ def test_what_it_refuses(ensemble, truth, groups, why):
 def test_pictures(tmp_path):
     fan = plot_fan(normal(30, 2), normal(20, 12, 2), normal(12, 2), names=("spots", "flux"))
     assert [axes.get_ylabel() for axes in fan.axes] == ["spots", "flux"]
-    assert fan.axes[0].get_legend().get_texts()[0].get_text() == "90 %"
+    assert fan.legends[0].get_texts()[0].get_text() == "90 %"
     fan.savefig(tmp_path / "fan.png")
     spectra = plot_spectra({"mine": normal(3, 2, 4, 1, 16)}, normal(2, 4, 1, 16))
     assert len(spectra.axes[0].get_lines()) == 2
-    scores = verify(normal(31, 20, 6, 1), normal(20, 6, 1, seed=1)).plot()
+    scores = plot_verification(verify(normal(31, 20, 6, 1), normal(20, 6, 1, seed=1)))
     assert len(scores.axes) == 3
     film = save_film(tmp_path / "film.gif", {"one": normal(3, 8, 8), "other": normal(3, 8, 8)})
     assert film.read_bytes()[:3] == b"GIF"

@@ -1,6 +1,24 @@
 """Forecasts of partially observed systems by diffusion, conditioned on a past that is sparse far back.
 
-`template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take,
-`noise`, `network`, `denoise` and `sample` are the diffusion, `forecaster` puts them together, and `verification` scores
-ensembles. `systems` and `transport` simulate what to try them on.
+`template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take.
+`noise`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`,
+`normalisation` and `keeping`; `verification` scores ensembles and `charts` draws them. `systems` and `transport`
+simulate what to try forecasts on.
 """
+
+__all__ = [
+    "charts",
+    "denoise",
+    "forecaster",
+    "gaussian",
+    "keeping",
+    "network",
+    "noise",
+    "normalisation",
+    "sample",
+    "systems",
+    "template",
+    "transport",
+    "verification",
+    "windows",
+]

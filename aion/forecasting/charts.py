@@ -57,7 +57,7 @@ def plot_fan(
         _fan(axes, past[:, index], ensemble[:, :, index], None if truth is None else truth[:, index], members)
         axes.set(ylabel=names[index] if names else "")
     figure.axes[0].set_title(title)
-    figure.axes[0].legend(loc="upper left", frameon=False, ncols=3, fontsize="small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=5)
     figure.axes[-1].set_xlabel(xlabel)
     return figure
 
@@ -100,7 +100,9 @@ def plot_spectra(forecasts: Mapping[str, Tensor], truth: Tensor) -> "Figure":
     return figure
 
 
-def plot_verification(verification: Verification, names: Sequence[str], title: str = "") -> "Figure":
+def plot_verification(
+    verification: Verification, names: Sequence[str] = ("crps", "rmse", "spread"), title: str = ""
+) -> "Figure":
     """Draws scores by lead, how often the truth had which rank, and the ratio of spectra."""
     from matplotlib.figure import Figure
 

@@ -43,7 +43,7 @@ class Forecaster(nn.Module):
         noise: arguments of `Noise`.
         steps: levels of noise that sampling goes through.
         sampler: see `aion.forecasting.sample.sample`.
-        denoiser: in place of the network, for tests and references; such a forecaster cannot be trained or saved.
+        denoiser: in place of the network, such as `GaussianDenoiser`; such a forecaster is neither trained nor saved.
 
     Raises:
         ValueError: if an argument does not fit.
@@ -139,6 +139,7 @@ class Forecaster(nn.Module):
             ValueError: if they have other channels or space, are too short, constant or not measured at all, or the
                 checkpoint is of other data, scheme or normalisation.
         """
+        self._check_own()
         data = self._trajectories(dataset)
         self.normalisation.fit(data)
         windows = Windows(
@@ -149,8 +150,9 @@ class Forecaster(nn.Module):
             contexts,
         )
         device = self.normalisation.mean.device
-        facts = keeping.digest(self.config, {"normalisation": self.normalisation.sha256})
-        self.provenance = {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
+        settings = {"batch": batch, "lr": lr, "seed": seed}
+        facts = keeping.digest({**self.config, **settings}, {"normalisation": self.normalisation.sha256})
+        self.provenance = {"steps": steps, **settings}
         train(
             self.denoiser,
             lambda step: {name: part.to(device) for name, part in windows(step).items()},
@@ -161,6 +163,11 @@ class Forecaster(nn.Module):
             **options,
         )
         return self
+
+    def _check_own(self) -> None:
+        if not isinstance(self.denoiser, MaskedDenoiser):
+            msg = f"this forecaster has a {type(self.denoiser).__name__} of yours: only a network is trained and saved"
+            raise ValueError(msg)
 
     def _trajectories(self, dataset: Tensor | Sequence[Tensor]) -> list[Tensor]:
         data = list(dataset)
@@ -305,6 +312,10 @@ class Forecaster(nn.Module):
         if self.config["K"] < scheme.K:
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
+        width = max(max(known + new) - min(known + new) for known, new in scheme.round_)
+        if width > (most := max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))):
+            msg = f"forecast: the calls of {scheme.name} are {width} frames wide, those of training {most} at most"
+            raise ValueError(msg)
         if past.shape[1] <= scheme.reach():
             missing = scheme.reach() + 1 - past.shape[1]
             short = autoregressive(scheme.K)
@@ -333,6 +344,7 @@ class Forecaster(nn.Module):
         Raises:
             FileExistsError: if the folder holds anything but a forecaster.
         """
+        self._check_own()
         return keeping.save(self, Path(folder), self.provenance)
 
     @classmethod

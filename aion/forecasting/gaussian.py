@@ -19,8 +19,8 @@ References:
 """
 
 __all__ = [
-    "PROCESSES",
     "Choice",
+    "PROCESSES",
     "autocovariance",
     "gaussian_forecast",
     "gaussian_scheme_skill",

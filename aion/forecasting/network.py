@@ -11,7 +11,7 @@ References:
       et al., 2025), arXiv 2511.19390
 """
 
-__all__ = ["SIZES", "FrameTransformer"]
+__all__ = ["FrameTransformer", "SIZES"]
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
 """From physical units to unit variance and back, one mean and scale for each channel."""
 
-__all__ = ["TRANSFORMS", "Normalisation"]
+__all__ = ["Normalisation", "TRANSFORMS"]
 
 import hashlib
 
@@ -52,8 +52,8 @@ class Normalisation(nn.Module):
         for index, name in enumerate(self.channels):
             values = torch.cat([self._do(x[:, index].flatten().double().cpu()) for x in trajectories])
             values = values[values.isfinite()]
-            spread = values.std() if len(values) > 1 else torch.tensor(0.0)
-            if not spread > 1e-6 * values.abs().max().clamp(min=1e-30) if len(values) else True:
+            spread = values.std(correction=0) if len(values) else torch.tensor(0.0)
+            if not len(values) or spread <= 1e-6 * values.abs().max():
                 state = f"constant ({values[0]:g})" if len(values) else "not measured at all"
                 msg = f"channel {name!r} is {state}: there is nothing to learn of it, leave it out"
                 raise ValueError(msg)

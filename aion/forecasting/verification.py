@@ -15,7 +15,6 @@ References:
 
 __all__ = ["Verification", "crps", "energy_score", "power_spectrum", "verify"]
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,12 +65,6 @@ class Verification:
         shares = 1 - (counts @ mine.nan_to_num()) / (counts @ theirs.nan_to_num())
         ends = shares[1:].quantile(torch.tensor([0.025, 0.975], dtype=shares.dtype))
         return torch.cat([shares[:1], ends])
-
-    def plot(self, names: Sequence[str] = ("crps", "rmse", "spread"), title: str = ""):
-        """Draws scores by lead, the rank histogram and the ratio of spectra."""
-        from aion.forecasting.charts import plot_verification
-
-        return plot_verification(self, names, title)
 
     def _reduce(self, name: str, values: Tensor) -> Tensor:
         squares = name in ("rmse", "spread")

@@ -15,6 +15,7 @@ __all__ = [
     "Series",
     "Shards",
     "Stream",
+    "SolarVideo",
     "air_to_vacuum",
     "from_quantity",
     "from_specutils",
@@ -26,6 +27,7 @@ __all__ = [
     "read_embeddings",
     "read_redshift",
     "read_series",
+    "read_solar",
     "samples",
     "to_quantity",
     "to_specutils",
@@ -39,6 +41,7 @@ from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
 from aion.io.series import Series, read_series, write_forecast
 from aion.io.shards import Shards, Stream
+from aion.io.solar import SolarVideo, read_solar
 from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table

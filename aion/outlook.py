@@ -1,0 +1,82 @@
+"""The outlook of a series: what `aion forecast` does, from a CSV file to a table of futures and a chart of them."""
+
+__all__ = ["outlook"]
+
+import sys
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from torch import Tensor
+
+from aion.forecasting.charts import plot_fan
+from aion.forecasting.forecaster import Forecaster
+from aion.io import Series, read_series, write_forecast
+
+SHOWN = 3  # horizons of the past in the chart
+
+
+def outlook(
+    path: Path | str,
+    output: Path | str,
+    *,
+    horizon: int = 96,
+    members: int = 64,
+    model: str = "forecaster-nano",
+    columns: Sequence[str] | None = None,
+    fit: int | None = None,
+    save: Path | str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> tuple[Path, Path]:
+    """Forecasts the series of a CSV file and returns the names of the table and of the chart.
+
+    Each of them appears whole or not at all.
+
+    Arguments:
+        path: of the series, see `aion.io.read_series`.
+        output: Parquet file to write; the chart is beside it, as PNG.
+        horizon: steps to forecast.
+        members: futures to draw.
+        model: a forecaster that ships, a folder or a repository of the Hub.
+        columns: channels to read; all by default.
+        fit: train a small forecaster on the series itself, so many steps, in place of `model`.
+        save: folder to keep it in.
+        seed: of all draws.
+        device: where to compute.
+
+    Raises:
+        FileNotFoundError: if there is no such file or model.
+        ValueError: if the series cannot be read, is not what the model knows, too short or in other units.
+    """
+    if save is not None and fit is None:
+        msg = "--save keeps what --fit trains: give --fit STEPS too"
+        raise ValueError(msg)
+    series = read_series(path, columns)
+    if series.missing:
+        print(f"aion: note: {series.missing} of {series.values.numel()} values are not measured", file=sys.stderr)
+    if fit is None:
+        forecaster = Forecaster.from_pretrained(model, device=device)
+        forecaster.check_series(series.columns, series.cadence)
+    else:
+        forecaster = Forecaster.for_series(series.values, series.columns, series.cadence).to(device)
+        forecaster.fit(series.values[None], fit, seed=seed, progress="training")
+        if save is not None:
+            forecaster.save_pretrained(save)
+    generator = torch.Generator().manual_seed(seed)
+    past = series.values[None]
+    ensemble = forecaster.forecast(past, horizon, members, generator=generator, progress="forecast")[:, 0]
+    facts = {"model_sha256": forecaster.sha256, "scheme": forecaster.scheme.name, "seed": seed}
+    table = write_forecast(output, series, ensemble, facts)
+    return table, _chart(table.with_suffix(".png"), series, ensemble)
+
+
+def _chart(path: Path, series: Series, ensemble: Tensor) -> Path:
+    length = len(series.values)
+    xlabel = f"steps of {series.cadence} after {series.times(length - 1, length)[0]}"
+    past = series.values[-SHOWN * ensemble.shape[1] :]
+    temporary = path.with_name(f".{path.name}")
+    plot_fan(past, ensemble, names=series.columns, xlabel=xlabel).savefig(temporary, format="png", dpi=150)
+    return temporary.replace(path)
