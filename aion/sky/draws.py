@@ -96,3 +96,10 @@ class Draws:
         angle = (bits & 0xFFFFFF).to(torch.float32).mul(2.0**-24 * 2 * torch.pi)
         radius = first.log().mul(-2).sqrt()
         return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count].contiguous()
+
+    def rare(self, name: str, count: int, chance: "float | Tensor") -> Tensor:
+        """Draws events of a chance, one number or `(B,)`: `(B, count)` bool. One hash decides of two."""
+        bits = self._bits(name, (count + 1) // 2)
+        limit = torch.as_tensor(chance, dtype=torch.float64, device=bits.device).mul(2.0**31).long().expand(len(self))
+        half = torch.cat([bits & 0x7FFFFFFF, _shift(bits, 33)], dim=1)[:, :count]
+        return half < limit[:, None]

@@ -125,7 +125,7 @@ def _true_flux(source: Source, wavelength: Tensor, arm: Tensor, instrument: Inst
     """Returns what a perfect instrument on this grid would measure, `(B, L)` float32."""
     variance = source.sigma**2 + instrument.sigma**2 - source.template_sigma**2
     fine = _blur(source.fine, variance.clamp(min=0).sqrt())
-    stretch = torch.log10(1 + source.redshift)[:, None]
+    stretch = torch.log10(1 + source.frame)[:, None]
     position = (torch.log10(wavelength) - stretch - FINE_START) / FINE_STEP
     flux = interpolate(fine, position.float())
     flux = _add_lines(flux, source, wavelength, instrument.resolution(wavelength, arm), rest)

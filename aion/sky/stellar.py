@@ -88,7 +88,7 @@ def _xp_light(source: Source, labels: tuple[Tensor, ...], draws: Draws, waveleng
     red = 70 + 30 * (wavelength - 6400) / 4100
     resolution = torch.where(wavelength < 6600, blue, red).clamp(20, 110)
     sigma = 1 / (2.3548 * resolution) / math.log(10) / WIDE_STEP  # in cells, at most 8
-    centre = (torch.log10(wavelength) - torch.log10(1 + source.redshift)[:, None] - WIDE_START) / WIDE_STEP
+    centre = (torch.log10(wavelength) - torch.log10(1 + source.frame)[:, None] - WIDE_START) / WIDE_STEP
     offset = torch.arange(-32, 33, device=wavelength.device)
     cell = centre.round().long()[..., None] + offset
     weight = torch.exp(-0.5 * ((cell - centre[..., None]) / sigma[..., None]) ** 2).float()
