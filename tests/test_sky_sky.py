@@ -96,24 +96,24 @@ def test_some_objects_lack_some_surveys_and_complete_ones_lack_none():
             assert has.any()
 
 
-def test_stars_have_gaia_and_galaxies_have_not():
+def test_points_have_gaia_and_galaxies_have_not():
     one = Sky(galaxies=0.5)
     index = torch.arange(200)
     labels, seen = (
         one.labels(index),
         Sky(galaxies=0.5, modalities=["gaia_flux_g", "gaia_bp_coefficients"]).observe(index),
     )
-    star = labels["kind"] == 1
+    star, galaxy = labels["kind"] == 1, labels["kind"] == 0
     assert 70 < star.sum() < 130
-    assert not seen["gaia_flux_g"].measured[~star].any()
+    assert not seen["gaia_flux_g"].measured[galaxy].any()
     assert seen["gaia_flux_g"].measured[star].float().mean() > 0.8
     assert seen["gaia_bp_coefficients"].value.shape == (200, 55)
     assert 0.2 < seen["gaia_bp_coefficients"].measured.all(1)[star].float().mean() < 0.8
 
 
-@pytest.mark.parametrize(("share", "kind"), [(1.0, 0.0), (0.0, 1.0)])
-def test_one_kind_alone(share, kind):
-    one = Sky(galaxies=share)
+@pytest.mark.parametrize(("galaxies", "quasars", "kind"), [(1.0, 0.0, 0.0), (0.0, 0.1, 1.0), (1.0, 1.0, 2.0)])
+def test_one_kind_alone(galaxies, quasars, kind):
+    one = Sky(galaxies=galaxies, quasars=quasars)
     assert (one.labels(range(50))["kind"] == kind).all()
     assert len(one.observe(range(3))["desi_spectrum"]) == 3
 
@@ -121,27 +121,40 @@ def test_one_kind_alone(share, kind):
 def test_labels_are_the_truth_and_have_meaning():
     one = Sky(modalities=["redshift", "legacysurvey_flux_r", "legacysurvey_shape_r"], complete=True)
     labels, seen = one.labels(range(2000)), one.observe(range(2000), noise=False)
-    star = labels["kind"] == 1
+    star, galaxy = labels["kind"] == 1, labels["kind"] == 0
     assert torch.equal(labels["redshift"], seen["redshift"].value)
     assert labels["redshift"][star].abs().max() < 2e-3
     assert (labels["redshift"][~star] > 0).all()
     magnitude = 22.5 - 2.5 * torch.log10(seen["legacysurvey_flux_r"].value)
     torch.testing.assert_close(magnitude, labels["magnitude"], rtol=0, atol=1e-4)
     ranges = {"log_age": (-2.5, 1.2), "metallicity": (-1.36, 0.36), "dust": (0, 1), "burst": (0, 1), "sigma": (60, 350)}
-    for name, (low, high) in (ranges | {"log_mass": (3, 13)}).items():
-        assert labels[name][star].isnan().all()
-        assert labels[name][~star].min() >= low
-        assert labels[name][~star].max() <= high
+    ranges |= {"log_mass": (3, 13), "mass_age": (0, 13), "log_ssfr": (-14, -8), "bulge": (0, 1), "companion": (0, 0.5)}
+    ranges |= dict.fromkeys(("arms", "ring", "bar"), (0, 0.6))
+    for name, (low, high) in ranges.items():
+        assert labels[name][~galaxy].isnan().all()
+        assert labels[name][galaxy].min() >= low
+        assert labels[name][galaxy].max() <= high
     for name, (low, high) in {"teff": (2500, 4e4), "logg": (-1, 7), "feh": (-3.5, 1)}.items():
         assert labels[name][~star].isnan().all()
         assert labels[name][star].min() >= low
         assert labels[name][star].max() <= high
-    assert (seen["legacysurvey_shape_r"].value[star] == 0).all()
+    assert (seen["legacysurvey_shape_r"].value[~galaxy] == 0).all()
+
+
+def test_ellipticities_of_points_and_of_round_galaxies_are_not_measured():
+    names = ["legacysurvey_shape_e1", "legacysurvey_shape_e2", "legacysurvey_shape_r"]
+    one = Sky(modalities=names, complete=True)
+    galaxy, seen = one.labels(range(2000))["kind"] == 0, one.observe(range(2000))
+    for name in names[:2]:
+        assert not seen[name].measured[~galaxy].any()
+        measured = seen[name].measured[galaxy]
+        assert 0.5 < measured.float().mean() < 0.999
+        assert torch.equal(measured, seen[names[2]].value[galaxy] >= 0.45)
 
 
 @pytest.mark.parametrize("highest", [0.01, 0.4, 1.0, MAX_REDSHIFT])
 def test_redshifts_fill_their_range(highest):
-    z = Sky(galaxies=1, max_redshift=highest, modalities=["redshift"]).observe(range(4000))["redshift"].value
+    z = Sky(galaxies=1, quasars=0, max_redshift=highest, modalities=["redshift"]).observe(range(4000))["redshift"].value
     assert z.min() > 0
     assert z.max() <= highest
     assert (z > 0.8 * highest).float().mean() > 0.02
@@ -210,6 +223,7 @@ def test_masks_alone_predict_no_redshift(name):
     ("arguments", "error", "words"),
     [
         ({"galaxies": 1.2}, ValueError, "between 0 and 1"),
+        ({"quasars": -0.1}, ValueError, "quasars is a share"),
         ({"max_redshift": 3.0}, ValueError, "max_redshift"),
         ({"max_redshift": 0.0}, ValueError, "max_redshift"),
         ({"modalities": ["desi_spectra"]}, ValueError, "did you mean 'desi_spectrum'"),

@@ -20,6 +20,7 @@ def source(redshift: torch.Tensor, fine: torch.Tensor, line: float = 0.0, which:
     lines[:, LINES.index(which)] = line
     return Source(
         redshift=redshift,
+        frame=redshift,
         fine=fine.expand(len(redshift), FINE_SIZE).contiguous(),
         wide=torch.ones(len(redshift), 2540),
         line=lines,

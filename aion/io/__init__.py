@@ -27,11 +27,13 @@ __all__ = [
     "to_specutils",
     "vacuum_to_air",
     "write_embeddings",
+    "write_shards",
 ]
 
 from aion.io.catalogs import neighbours
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
+from aion.io.shards import write_shards
 from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table

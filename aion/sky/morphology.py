@@ -1,8 +1,8 @@
 """The shapes of galaxies: bulge and disc, spiral arms, bars, rings and companions.
 
-Arms, rings and bars are patterns from 0 to 1 in the plane of the disc, in units of the half-light radius. In an image they
-hold a share of the light of the disc; as segmentation they say which pixels belong to them. How often each occurs and
-how strong it is follows what is counted in nearby galaxies, roughly.
+Arms, rings and bars are patterns from 0 to 1 in the plane of the disc, in units of the half-light radius. In an image
+they hold a share of the light of the disc; as segmentation they say which pixels belong to them. How often each occurs
+and how strong it is follows what is counted in nearby galaxies, roughly.
 
 References:
     | Galaxy Zoo 2: detailed morphological classifications for 304 122 galaxies (Willett et al., 2013), arXiv 1308.3496

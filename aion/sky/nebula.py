@@ -83,10 +83,8 @@ def line_flux(draws: Draws, p: dict[str, Tensor], history: History, templates: T
     """
     n = draws.normal("galaxy.width")
     stars = history.rate * _ALPHA / (_VISUAL * 10 ** (-0.4 * history.magnitude)) * 10 ** (0.15 * n)
-    # Old stars and weak nuclei keep an equivalent width of some 1 A; active nuclei have ten times as much.
-    weak = 10 ** (-0.1 + 0.3 * n)
-    nucleus = torch.where(p["agn"] > 0, 10 ** (0.9 + 0.4 * n), weak)
-    alpha = stars + nucleus * torch.where((p["agn"] > 0) | (p["quiet"] > 0), 1.0, 0.0)
+    # Old stars keep an equivalent width of some 1 A; active nuclei have ten times as much.
+    alpha = stars + torch.where(p["agn"] > 0, 10 ** (0.9 + 0.4 * n), 10 ** (-0.1 + 0.3 * n))
     ratio = _ratios(draws, p)
     # Gas is reddened more than stars: E(B-V) of the stars is 0.44 of that of the gas.
     curve = calzetti(templates.lines(LINES))

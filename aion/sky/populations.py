@@ -121,16 +121,16 @@ def draw_history(draws: Draws, redshift: Tensor, quiet: Tensor, metallicity: Ten
 def _formed(draws: Draws, universe: Tensor, quiet: Tensor, age: Tensor, width: Tensor) -> Tensor:
     """Returns the mass formed in every cell of age, `(B, cells)`, in any unit."""
     u = draws.uniform("galaxy.history", count=8)
-    onset = universe * torch.where(quiet, 0.8 + 0.17 * u[:, 0], 0.5 + 0.45 * u[:, 0])
+    onset = universe * torch.where(quiet, 0.8 + 0.17 * u[:, 0], 0.6 + 0.35 * u[:, 0])
     # A quiet galaxy is at least 7.5 e-folding times old, if the universe is.
-    tau = torch.where(quiet, onset / (7.5 + 9.0 * u[:, 1]), 10 ** (0.15 + 0.9 * u[:, 1]))
+    tau = torch.where(quiet, onset / (7.5 + 9.0 * u[:, 1]), 10 ** (0.15 + 0.6 * u[:, 1]))
     since = (onset[:, None] - age).clamp(min=0)
     rate = since / onset[:, None] * torch.exp(-since / tau[:, None])
     # One in ten of those that form stars stopped, within the last Gyr.
     ended = torch.where(~quiet & (u[:, 2] < 0.08), 10 ** (-1.0 + 1.0 * u[:, 3]), 0.0)
     mass = rate * (age > ended[:, None]) * width
     mass = mass / mass.sum(1, keepdim=True)
-    burst = 10 ** (-3.5 + 2.3 * u[:, 4]) * ((u[:, 5] < torch.where(quiet, 0.03, 0.25)) & (ended == 0))
+    burst = 10 ** (-3.5 + 2.1 * u[:, 4]) * ((u[:, 5] < torch.where(quiet, 0.03, 0.25)) & (ended == 0))
     length = 10 ** (-1.8 + 1.3 * u[:, 6])
     burst_mass = width * (age < length[:, None])
     return mass + burst[:, None] * burst_mass / burst_mass.sum(1, keepdim=True)

@@ -1,8 +1,8 @@
 r"""Quasars: a broken power law, hot dust, broad and narrow lines, and the forest of absorption in front of them.
 
 No template: the continuum is a power law on either side of 5000 A, reddened a little, with the blends of Fe II, the
-Balmer continuum and hot dust on top; the lines are Gaussians of the equivalent widths of the composite of SDSS, scattered
-from object to object, weaker in brighter quasars (Baldwin effect) and shifted where the ionisation is high.
+Balmer continuum and hot dust on top; the lines are Gaussians of the equivalent widths of the composite of SDSS,
+scattered from object to object, weaker in brighter quasars (Baldwin effect) and shifted where the ionisation is high.
 
 The forest is lognormal: the optical depth is :math:`a(z)\,e^{s\,g}` of a smooth Gaussian field g, with a chosen so that
 the mean transmission is the published one. Lyman beta repeats it, a Lyman-limit system may end the light. As the forest
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aion.sky.draws import Draws
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, WIDE_SIZE, WIDE_START, WIDE_STEP, Templates
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, WIDE_START, WIDE_STEP, Templates
 
 QUASAR_REDSHIFTS = (0.1, 4.0)
 _LIGHT = 299792.458
@@ -203,7 +203,7 @@ def _optical_depth(draws: Draws, grid: Tensor) -> Tensor:
 
 
 def _transmission(draws: Draws, grid: Tensor, z: Tensor, step: float) -> Tensor:
-    """Returns the share of the light that reaches us, `(B, L)` float32: pixel by pixel, or its mean on the wide grid."""
+    """Returns the share of the light that reaches us, `(B, L)` float32: by pixel, or its mean on the wide grid."""
     one = torch.ones(len(z), len(grid), device=grid.device)
     rows = ((1 + z) * _ALPHA > 10**FINE_START).nonzero().flatten()
     if not len(rows):

@@ -1,10 +1,10 @@
 """The simulated sky: objects by number, each seen by several surveys."""
 
-__all__ = ["MODALITIES", "OPTIONAL", "Sky"]
+__all__ = ["GALAXY", "QUASAR", "STAR", "Sky"]
 
 import math
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -19,40 +19,29 @@ from aion.sky.gaia import gaia_catalog
 from aion.sky.galaxies import MAX_REDSHIFT, galaxy_parameters, galaxy_source, galaxy_truth
 from aion.sky.images import observe_image
 from aion.sky.maps import pattern_map, segmentation_map, stamp_catalog
+from aion.sky.modalities import (
+    CAMERAS,
+    GAIA,
+    GAIA_BANDS,
+    HSC_NUMBERS,
+    LABELS,
+    LEGACY_BANDS,
+    LEGACY_FLUXES,
+    MAPS,
+    MODALITIES,
+    OPTIONAL,
+    PATTERN_MAPS,
+)
 from aion.sky.photometry import hsc_photometry, legacy_photometry, legacy_shape, synthetic_flux
 from aion.sky.quasars import quasar_parameters, quasar_source
 from aion.sky.source import Source
 from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
 from aion.sky.stars import star_parameters, star_source
 from aion.sky.stellar import SURVEYS, empty_star, observe_star
-from aion.sky.templates import BANDS, Templates
+from aion.sky.templates import Templates
 
-_LEGACY = tuple(f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4"))
-_SHAPE = ("legacysurvey_ebv", "legacysurvey_shape_r", "legacysurvey_shape_e1", "legacysurvey_shape_e2")
-_GAIA = (
-    "gaia_bp_coefficients",
-    "gaia_rp_coefficients",
-    "gaia_flux_g",
-    "gaia_flux_bp",
-    "gaia_flux_rp",
-    "gaia_parallax",
-)
-MODALITIES = (*INSTRUMENTS, "legacysurvey_image", *_LEGACY, *_SHAPE, *_GAIA, "redshift", "ra", "dec")
-_HSC = (
-    *(f"hsc_mag_{band}" for band in "grizy"),
-    *(f"hsc_extinction_{band}" for band in "grizy"),
-    *(f"hsc_shape{part}" for part in ("11", "22", "12")),
-)
-_PATTERNS = {"legacysurvey_arms_map": "arms", "legacysurvey_bar_map": "bar"}
-_MAPS = ("legacysurvey_catalog", "legacysurvey_segmentation_map", *_PATTERNS)
-OPTIONAL = (*SURVEYS, "hsc_image", *_HSC, *_MAPS)  # simulated only if asked for by name
-_CAMERAS = {"legacysurvey_image": LEGACY, "hsc_image": HSC}
-_LEGACY_BANDS = tuple(band for band in BANDS if band.split("-")[0] in ("decam", "wise"))
-_GAIA_BANDS = tuple(band for band in BANDS if band.startswith("gaia-"))
-_LOOK = ("radius", "e1", "e2", "bulge", "arms", "ring", "bar", "companion")
 GALAXY, STAR, QUASAR = range(3)  # kinds of objects
-_HISTORY = ("log_age", "mass_age", "burst", "log_ssfr", "log_mass")
-_LABELS = ("metallicity", "dust", "sigma", "bulge", "arms", "ring", "bar", "companion", "teff", "logg", "feh")
+_LOOK = ("radius", "e1", "e2", "bulge", "arms", "ring", "bar", "companion")
 
 
 class Sky:
@@ -124,24 +113,24 @@ class Sky:
         parameters, kind = self._parameters(draws)
         star, has = kind != GALAXY, self._presence(draws)  # quasars are points too
         out: dict[str, Observation] = dict(self._given(draws, parameters, star))
-        if self._wanted(_MAPS):
+        if self._wanted(MAPS):
             out |= self._maps(has["legacysurvey_image"], parameters, star, draws)
         if set(self.modalities) - set(out):
             source, true = self._source(draws, parameters, kind)
             for name in self._wanted(INSTRUMENTS):
                 out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
-            for name in self._wanted(tuple(SURVEYS)):
+            for name in self._wanted(SURVEYS):
                 out[name] = self._star_spectrum(name, kind == STAR, source, parameters, draws, noise)
-            if self._wanted(_LEGACY):
-                values = legacy_photometry(_stack(true, _LEGACY_BANDS), parameters["radius"], draws, noise)
+            if self._wanted(LEGACY_FLUXES):
+                values = legacy_photometry(_stack(true, LEGACY_BANDS), parameters["radius"], draws, noise)
                 out |= _scalars(values, has["photometry"])
-            if self._wanted(_HSC):
+            if self._wanted(HSC_NUMBERS):
                 values = hsc_photometry(_stack(true, HSC.bands), parameters, parameters["ebv"], star, draws, noise)
                 out |= _scalars(values, has["hsc_image"])
-            for name in self._wanted(_CAMERAS):
+            for name in self._wanted(CAMERAS):
                 out[name] = self._image(name, has[name], true, parameters, star, draws, noise)
-            if self._wanted(_GAIA):
-                out |= self._gaia(star, source, _stack(true, _GAIA_BANDS), parameters, draws, noise)
+            if self._wanted(GAIA):
+                out |= self._gaia(star, source, _stack(true, GAIA_BANDS), parameters, draws, noise)
         return {name: out[name] for name in self.modalities}
 
     def labels(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
@@ -158,14 +147,13 @@ class Sky:
         draws = self._draws(indices)
         parameters, kind = self._parameters(draws)
         rows = (kind == GALAXY).nonzero().flatten()
-        for name in _HISTORY:
-            parameters[name] = torch.full_like(parameters["redshift"], math.nan)
         if len(rows):
             own = {key: value[rows] for key, value in parameters.items()}
             for name, value in galaxy_truth(draws[rows], own, self._templates).items():
-                parameters[name] = parameters[name].index_copy(0, rows, value)
-        names = ("redshift", "magnitude", *_HISTORY, *_LABELS)
-        return {"kind": kind.float(), **{name: parameters[name].float() for name in names}}
+                empty = torch.full_like(parameters["redshift"], math.nan)
+                parameters[name] = empty.index_copy(0, rows, value)
+        parameters["kind"], nan = kind, torch.full_like(parameters["redshift"], math.nan)
+        return {name: parameters.get(name, nan).float() for name in LABELS}
 
     def _draws(self, indices: Sequence[int] | Tensor) -> Draws:
         index = torch.as_tensor(indices)
@@ -177,7 +165,7 @@ class Sky:
             raise TypeError(msg)
         return Draws(self.seed, index.to(self.device, torch.int64))
 
-    def _wanted(self, names: Sequence[str]) -> list[str]:
+    def _wanted(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.modalities]
 
     def _parameters(self, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
@@ -211,10 +199,10 @@ class Sky:
                 rows.append(chosen)
         source = Source.cat(parts)[torch.cat(rows).argsort()]
         names = ["decam-r"]
-        for wanted, bands in ((_LEGACY, _LEGACY_BANDS), (_HSC, HSC.bands), (_GAIA, _GAIA_BANDS)):
+        for wanted, bands in ((LEGACY_FLUXES, LEGACY_BANDS), (HSC_NUMBERS, HSC.bands), (GAIA, GAIA_BANDS)):
             names += bands if self._wanted(wanted) else ()
-        for name in self._wanted(_CAMERAS):
-            names += _CAMERAS[name].bands
+        for name in self._wanted(CAMERAS):
+            names += CAMERAS[name].bands
         names = list(dict.fromkeys(names))
         true = synthetic_flux(source, self._templates, names)
         factor = 10 ** (-0.4 * (parameters["magnitude"] - 22.5)) / true[:, 0]
@@ -272,7 +260,7 @@ class Sky:
         noise: bool,
     ) -> Image:
         """Observes those objects that were imaged; the others stay unmeasured."""
-        camera = _CAMERAS[name]
+        camera = CAMERAS[name]
         flux = torch.zeros(len(draws), *camera.shape, device=self.device)
         values = (flux, flux.clone())
         rows = has.nonzero().flatten()
@@ -292,8 +280,8 @@ class Sky:
         if self._wanted(("legacysurvey_segmentation_map",)):
             value, scale = segmentation_map(parameters, star, draws)
             out["legacysurvey_segmentation_map"] = Field(value.masked_fill(~has[:, None, None], math.nan), scale)
-        for name in self._wanted(tuple(_PATTERNS)):
-            value = pattern_map(_PATTERNS[name], parameters, draws)
+        for name in self._wanted(PATTERN_MAPS):
+            value = pattern_map(PATTERN_MAPS[name], parameters, draws)
             out[name] = Field(value.masked_fill(~has[:, None, None], math.nan), LEGACY.scale)
         return out
 
@@ -307,7 +295,7 @@ class Sky:
             parallax = parameters["parallax"][rows].nan_to_num(0)
             seen = gaia_catalog(source[rows], true[rows], parallax, draws[rows], self._templates, noise)
         out = {}
-        for name in self._wanted(_GAIA):
+        for name in self._wanted(GAIA):
             width = (55,) if "coefficients" in name else ()
             empty = torch.full((len(draws), *width), math.nan, dtype=torch.float64, device=self.device)
             out[name] = Scalar(empty.index_copy(0, rows, seen[name]) if seen else empty)

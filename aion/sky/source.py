@@ -43,7 +43,7 @@ class Source:
 
     Arguments:
         redshift: of the rest frame against the observer, with shape `(B,)`.
-        frame: redshift of the frame of the two grids: that of the object, or 0 if its light is kept as observed, `(B,)`.
+        frame: redshift of the frame of the two grids: that of the object, or 0 for light kept as observed, `(B,)`.
         fine: f_lambda on the fine grid before the Milky Way, in 1e-17 erg/s/cm2/A as observed, `(B, 9216)`.
         wide: the same on the wide grid, `(B, 2540)`.
         line: fluxes of the emission lines in 1e-17 erg/s/cm2 as observed, before the Milky Way, `(B, E)`.
