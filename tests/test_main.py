@@ -324,6 +324,19 @@ def test_train_refuses_what_is_no_recipe(aion, tmp_path):
     assert not out.exists()
 
 
+def test_sky_writes_shards_once(aion, tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "sky.parquet"
+    status, out, _ = aion("sky", "--n", 5, "--shard", 3, "-o", path, "--modalities", "redshift,ra", "--seed", 4)
+    assert status == 0
+    assert "5 objects, 2 modalities" in out
+    assert len(list(path.iterdir())) == 2
+    for arguments, words in ((["-o", path], "exists already"), (["--modalities", "redshft", "-o", path], "redshift")):
+        status, _, error = aion("sky", "--n", 5, *arguments)
+        assert status == 2
+        assert words in error
+
+
 def test_demo_hands_its_arguments_on(aion, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(demo, "run", lambda *args, **kwargs: calls.append((args, kwargs)))

@@ -78,7 +78,9 @@ def test_active_nuclei_have_their_ratios(galaxies):
 
 def test_old_galaxies_have_breaks_and_young_ones_have_not(galaxies):
     parameters, source = galaxies
-    position = [round((torch.log10(torch.tensor(w)).item() - FINE_START) / 1e-4) for w in (3850.0, 3950.0, 4000.0, 4100.0)]
+    position = [
+        round((torch.log10(torch.tensor(w)).item() - FINE_START) / 1e-4) for w in (3850.0, 3950.0, 4000.0, 4100.0)
+    ]
     jump = source.fine[:, position[2] : position[3]].mean(1) / source.fine[:, position[0] : position[1]].mean(1)
     old = parameters["log_age"] > 0.6
     young = parameters["log_age"] < -1

@@ -14,7 +14,14 @@ SCALE = 0.262
 
 
 def observe(
-    n: int, radius: float, e1: float = 0.0, e2: float = 0.0, star: bool = False, flux: float = 1e4, noise=False, **patterns
+    n: int,
+    radius: float,
+    e1: float = 0.0,
+    e2: float = 0.0,
+    star: bool = False,
+    flux: float = 1e4,
+    noise=False,
+    **patterns,
 ):
     def full(value: float) -> torch.Tensor:
         return torch.full((n,), value, dtype=torch.float64)
@@ -42,7 +49,7 @@ def test_a_star_has_its_flux_and_the_seeing():
     torch.testing.assert_close(image.sum((2, 3)), expected.expand(16, -1), rtol=2e-3, atol=0)
     north, east, mixed = moments(image)
     # sigma of the FWHM published, widened by the wings (0.2 of the light, 1.9 times as wide) and the pixel
-    low, high = ((((torch.tensor(LEGACY.seeing) / 2.3548) ** 2 + SCALE**2 / 12) * (0.8 + 0.2 * 1.9**2)).T)
+    low, high = (((torch.tensor(LEGACY.seeing) / 2.3548) ** 2 + SCALE**2 / 12) * (0.8 + 0.2 * 1.9**2)).T
     assert (north > 0.99 * low).all()
     assert (north < 1.01 * high + 0.02).all()
     torch.testing.assert_close(north, east, rtol=0.03, atol=0)

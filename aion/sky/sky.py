@@ -98,12 +98,16 @@ class Sky:
         self._templates = Templates.load(str(torch.device(device)))
         self.device, self.varied, self.complete = torch.device(device), bool(varied), bool(complete)
 
-    def observe(self, indices: Sequence[int] | Tensor, noise: bool = True) -> dict[str, Observation]:
+    def observe(
+        self, indices: Sequence[int] | Tensor, noise: bool = True, light: bool = True
+    ) -> dict[str, Observation]:
         """Observes objects.
 
         Arguments:
             indices: numbers of the objects, `(B,)` integers, repeated or not, in any order.
             noise: whether noise is added; without it everything else (grids, gaps, ivar, calibration) is the same.
+            light: whether the objects shine. Without, spectra and images are of the blank sky (and of neighbours), on
+                the same grids with the same gaps: what remains cannot tell anything of an object. Numbers stay.
 
         Raises:
             TypeError: for numbers that are not integers.
@@ -117,8 +121,10 @@ class Sky:
             out |= self._maps(has["legacysurvey_image"], parameters, star, draws)
         if set(self.modalities) - set(out):
             source, true = self._source(draws, parameters, kind)
+            if not light:
+                source = source.scaled(torch.zeros_like(source.redshift))
             for name in self._wanted(INSTRUMENTS):
-                out[name] = self._spectrum(name, has[name], source, parameters, draws, noise)
+                out[name] = self._spectrum(name, has[name], source, draws, noise)
             for name in self._wanted(SURVEYS):
                 out[name] = self._star_spectrum(name, kind == STAR, source, parameters, draws, noise)
             if self._wanted(LEGACY_FLUXES):
@@ -128,7 +134,8 @@ class Sky:
                 values = hsc_photometry(_stack(true, HSC.bands), parameters, parameters["ebv"], star, draws, noise)
                 out |= _scalars(values, has["hsc_image"])
             for name in self._wanted(CAMERAS):
-                out[name] = self._image(name, has[name], true, parameters, star, draws, noise)
+                bright = {band: value * light for band, value in true.items()}
+                out[name] = self._image(name, has[name], bright, parameters, star, draws, noise)
             if self._wanted(GAIA):
                 out |= self._gaia(star, source, _stack(true, GAIA_BANDS), parameters, draws, noise)
         return {name: out[name] for name in self.modalities}
@@ -222,17 +229,12 @@ class Sky:
             "hsc_image": w < 0.8,
         }
 
-    def _spectrum(
-        self, name: str, has: Tensor, source: Source, parameters: dict[str, Tensor], draws: Draws, noise: bool
-    ) -> Spectrum:
+    def _spectrum(self, name: str, has: Tensor, source: Source, draws: Draws, noise: bool) -> Spectrum:
         """Observes those objects that the instrument observed; the others stay unmeasured."""
         values = empty_spectrum(name, len(draws), self.device)
         rows = has.nonzero().flatten()
         if len(rows):
-            magnitude = parameters["magnitude"][rows]
-            seen = observe_spectrum(
-                name, source[rows], magnitude, draws[rows], self._templates, varied=self.varied, noise=noise
-            )
+            seen = observe_spectrum(name, source[rows], draws[rows], self._templates, self.varied, noise)
             values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
         return Spectrum(*values)
 

@@ -4,12 +4,12 @@ What is measured is
 
     flux = calibration(wavelength) * (source seen through the Milky Way, the fibre and the line-spread function) + noise
 
-with noise of variance n^2 [(1 - p) s^2 + p t^2 f / <f>]: s is the noise of the sky against wavelength (from real
-coadds), t the same without the sky lines, p the share of the photons of the source. Reported ivar is 1 / variance.
+with noise of variance n^2 [s^2 + t^2 f / b]: n is the level of the exposure, s the noise of the sky against wavelength
+(from real coadds), t the same without the sky lines, f the flux and b that of the sky. Reported ivar is 1 / variance.
 
 With `varied=True` every object gets a grid of its own (shifted, stretched), trimmed ends, gaps and a flux scale, so
-that nothing can be learned from the pixel grid. All of this is drawn without knowledge of the object: only the level
-of the noise follows the magnitude.
+that nothing can be learned from the pixel grid. All of this is drawn without knowledge of the object, whose photons
+alone make noise of their own.
 """
 
 __all__ = ["INSTRUMENTS", "Instrument", "empty_spectrum", "observe_spectrum"]
@@ -29,6 +29,7 @@ from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Te
 
 _LIGHT = 299792.458
 _ARMS = ((3600.0, 2751), (5760.0, 2326), (7520.0, 2881))  # first wavelength and pixels of DESI, 0.8 A each
+_CHUNK = 16  # objects at a time on a CPU: their pixels stay in its cache
 _REACH = 96  # pixels each side on which an emission line is drawn: 4 sigma or more
 
 
@@ -41,12 +42,18 @@ class Instrument:
         grid: from draws and `varied`, the wavelengths `(B, L)` float64 and the arm of each pixel `(L,)`.
         resolution: R of each pixel, from wavelength `(B, L)` and arm `(L,)`.
         sigma: typical velocity resolution in km/s, for the smoothing of the continuum.
+        noise: typical level of the noise of the sky, the median over the pixels.
+        spread: of that level from exposure to exposure, in dex.
+        background: flux of an object that has as many photons as the sky.
     """
 
     name: str
     grid: Callable[[Draws, bool], tuple[Tensor, Tensor]]
     resolution: Callable[[Tensor, Tensor], Tensor]
     sigma: float
+    noise: float
+    spread: float
+    background: float
 
 
 def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, float], move: float) -> Tensor:
@@ -92,8 +99,10 @@ def _sdss_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
 
 
 INSTRUMENTS = {
-    "desi_spectrum": Instrument("desi", _desi_grid, _desi_resolution, 35.0),
-    "sdss_spectrum": Instrument("sdss", _sdss_grid, _sdss_resolution, 64.0),
+    # Effective exposures of 1000 s within a factor of 9: the two real coadds, of some 2400 s and 12 000 s, have 0.14
+    # and 0.068. A dark sky of r = 21 per square arcsec puts 2 units into a fibre of 1.5 arcsec, 8 into one of 3.
+    "desi_spectrum": Instrument("desi", _desi_grid, _desi_resolution, 35.0, noise=0.22, spread=0.19, background=2.0),
+    "sdss_spectrum": Instrument("sdss", _sdss_grid, _sdss_resolution, 64.0, noise=0.6, spread=0.15, background=8.0),
 }
 
 
@@ -145,7 +154,7 @@ def _measured(draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
     """Draws which pixels were measured; knows nothing of the object."""
     count = wavelength.shape[1]
     rate = 10 ** draws.uniform("bad.rate", -3.5, -2.0)
-    keep = draws.noise("bad.pixels", count).abs() > (rate.float() * 1.2533)[:, None]
+    keep = ~draws.rare("bad.pixels", count, rate)
     u = draws.uniform("gaps", count=12)
     if not varied:
         u = torch.cat([torch.ones_like(u[:, :6]), u[:, 6:]], 1)
@@ -163,25 +172,19 @@ def _measured(draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
     return keep
 
 
-def _sigma(
-    draws: Draws, flux: Tensor, magnitude: Tensor, wavelength: Tensor, arm: Tensor, curves: tuple[Tensor, Tensor]
-):
-    """Returns the standard deviation of the noise, `(B, L)`."""
-    log_ratio = 0.7 - 0.14 * (magnitude - 19) + 0.42 * draws.normal("noise.level")
-    ratio = 10 ** log_ratio.clamp(math.log10(0.5), math.log10(50))
-    typical = flux.median(1, keepdim=True).values.clamp(min=1e-6)
-    share = draws.uniform("noise.share").float()[:, None] ** 2
-    last = curves[0].shape[1]
+def _sigma(draws: Draws, flux: Tensor, wavelength: Tensor, arm: Tensor, instrument: Instrument, curves: Tensor):
+    """Returns the standard deviation of the noise, `(B, L)`: that of the sky and of the photons of the object."""
+    level = instrument.noise * 10 ** (instrument.spread * draws.normal("noise.level").clamp(-2.5, 2.5))
+    last = curves.shape[-1]
     index = ((torch.log10(wavelength) - NOISE_START) / FINE_STEP).round().long().clamp(0, last - 1) + arm * last
     sky, smooth = (curve.flatten()[index] for curve in curves)
-    variance = (1 - share) * sky**2 + share * smooth**2 * (flux.clamp(min=0) / typical)
-    return typical / ratio.float()[:, None] * variance.sqrt()
+    variance = sky**2 + smooth**2 * (flux.clamp(min=0) / instrument.background)
+    return level.float()[:, None] * variance.sqrt()
 
 
 def observe_spectrum(
     name: str,
     source: Source,
-    magnitude: Tensor,
     draws: Draws,
     templates: Templates,
     varied: bool = True,
@@ -192,7 +195,6 @@ def observe_spectrum(
     Arguments:
         name: of the modality, a key of `INSTRUMENTS`.
         source: the light of the objects, of absolute brightness.
-        magnitude: r, which sets the level of the noise, `(B,)`.
         draws: of the same objects.
         templates: where the noise curves are.
         varied: whether each object has a grid, ends, gaps and a scale of its own.
@@ -201,17 +203,26 @@ def observe_spectrum(
     Returns:
         flux, ivar and wavelength, each `(B, L)` float32, in the units of `Spectrum`.
     """
-    instrument, draws = INSTRUMENTS[name], draws.of(name)
+    draws = draws.of(name)
+    size = _CHUNK if source.fine.device.type == "cpu" else len(source)
+    parts = [
+        _observe(INSTRUMENTS[name], source[rows], draws[rows], templates, varied, noise)
+        for rows in torch.arange(len(source), device=source.fine.device).split(size)
+    ]
+    flux, ivar, wavelength = (torch.cat(values) for values in zip(*parts, strict=True))
+    return flux, ivar, wavelength
+
+
+def _observe(
+    instrument: Instrument, source: Source, draws: Draws, templates: Templates, varied: bool, noise: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     wavelength, arm = instrument.grid(draws, varied)
     wavelength = wavelength.contiguous()
     flux = _true_flux(source, wavelength, arm, instrument, templates.lines(LINES))
-    log_loss = draws.uniform("fibre", -0.6, -0.05)
-    if varied:
-        log_loss = log_loss + draws.uniform("scale", -0.3, 0.3)
+    log_loss, log_scale = draws.uniform("fibre", -0.6, -0.05), draws.uniform("scale", -0.3, 0.3) * varied
     flux = flux * (10**log_loss).float()[:, None]
-    curves = templates.data[f"noise.{instrument.name}"], templates.data[f"noise.{instrument.name}.smooth"]
-    sigma = _sigma(draws, flux, magnitude, wavelength, arm, curves)
-    calibration = _calibration(draws, wavelength, arm)
+    sigma = _sigma(draws, flux, wavelength, arm, instrument, templates.data[f"noise.{instrument.name}"])
+    calibration = _calibration(draws, wavelength, arm) * (10**log_scale).float()[:, None]
     flux, sigma = flux * calibration, sigma * calibration
     if noise:
         flux = flux + sigma * draws.noise("noise", flux.shape[1])

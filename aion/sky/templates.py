@@ -88,10 +88,11 @@ class Templates:
         for name, weight in zip(BANDS, data["filter.weight"], strict=True):
             first, last = weight.nonzero().flatten()[[0, -1]].tolist()
             bands[name] = weight, slice(first, last + 1)
-        data["noise.desi"] = torch.stack([data.pop(f"noise.{arm}") for arm in "brz"]).float()
-        data["noise.desi.smooth"] = torch.stack([data.pop(f"noise.{arm}.smooth") for arm in "brz"]).float()
-        for name in ("noise.sdss", "noise.sdss.smooth"):
-            data[name] = data[name].float()[None]
+        # By instrument: sky and smooth, by arm, against wavelength.
+        suffixes = ("", ".smooth")
+        data["noise.desi"] = torch.stack([torch.stack([data.pop(f"noise.{a}{s}") for a in "brz"]) for s in suffixes])
+        data["noise.sdss"] = torch.stack([data.pop(f"noise.sdss{s}")[None] for s in suffixes])
+        data |= {name: data[name].float() for name in ("noise.desi", "noise.sdss")}
         first = int(data["star.first"])
         stars = torch.ones(len(data["star.fine"]), FINE_SIZE, device=device)
         stars[:, first:] = data.pop("star.fine").float()
