@@ -169,7 +169,7 @@ def galaxies(data):
     # Colours of real galaxies (SDSS main sample, z = 0.1) want old populations fainter blueward of the break at 4000 A:
     # u-g of 1.95 in the red sequence, not 1.72. Half of that is in the models of Bruzual and Charlot, too.
     for k in range(AGES.index(1.0) * len(METALLICITIES), 54):
-        fainter = [1 - 0.2 / (1 + np.exp((grid - 3900) / 100)) for grid in (fine, wide)]
+        fainter = [1 - 0.24 / (1 + np.exp((grid - 3900) / 100)) for grid in (fine, wide)]
         pairs[k] = tuple(flux * factor for flux, factor in zip(pairs[k], fainter, strict=True))
     by_name = {s[0]: s[3] for s in seds}
     spiral, elliptical = by_name["Sd_A_2"], by_name["Ell5_A_0"]

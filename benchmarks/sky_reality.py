@@ -1,14 +1,15 @@
 """Holds the simulated sky against real data: `python benchmarks/sky_reality.py DATA`.
 
 DATA holds `catalogs/sdss_mgs_photoz.npz` (SDSS main sample), `spectra/miles_stars.npz` (MILES stars with B-V of
-Hipparcos), `simulator/desi_gmm_dr9` (mixtures of real Legacy Survey targets) and `spectra/coadd-*.fits` (two DESI coadds).
-What is measured of them is written to `results/sky_reality.json`, which the tests read, and drawn beside what the sky has
-in `docs/sky.png`. Colours are free of the extinction of the Milky Way on both sides.
+Hipparcos), `simulator/desi_gmm_dr9` (mixtures of real Legacy Survey targets) and `spectra/coadd-*.fits` (two DESI
+coadds). What is measured of them is written to `results/sky_reality.json`, which the tests read, and drawn beside what
+the sky has in `docs/sky.png`. Colours are free of the extinction of the Milky Way on both sides.
 """
 
 import argparse
 import json
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/sky_reality.json"
 EDGES = (0.02, 0.05, 0.08, 0.11, 0.15, 0.2)
 COLOURS = ("u-g", "g-r", "r-i", "i-z")
+SDSS_ERRORS = (0.06, 0.02, 0.02, 0.02, 0.03)  # of magnitudes, calibration and aperture included, from u to z
 TEFF = (4600, 5200, 5700, 6200, 7000, 8500)
 TARGETS = {"bgs": 19.5, "qso": 22.5}  # and the faintest r compared
 # Transmission of B and V every 100 A: UBVRI passbands (Bessell, 1990), PASP 102, 1181.
@@ -46,11 +48,12 @@ def middle(values) -> list[float]:
 
 
 def sdss_colours(pairs) -> np.ndarray:
-    """Colours `(N, 4)` of simulated galaxies of the redshifts and r magnitudes of real ones."""
+    """Colours `(N, 4)` of simulated galaxies of the redshifts and r magnitudes of real ones, with errors of SDSS."""
     templates, draws = Templates.load(), Draws(0, torch.arange(len(pairs)))
     z, r = torch.as_tensor(np.asarray(pairs), dtype=torch.float64).T.contiguous()
     source = galaxy_source(draws, galaxies_at(draws, z, r) | {"ebv": 0 * z}, templates)
     magnitude = -2.5 * torch.log10(synthetic_flux(source, templates, [f"sdss-{band}" for band in "ugriz"]))
+    magnitude = magnitude + draws.normal("sdss", 5) * torch.tensor(SDSS_ERRORS, dtype=torch.float64)
     return (magnitude[:, :-1] - magnitude[:, 1:]).numpy()
 
 
@@ -67,25 +70,28 @@ def star_colours(count: int = 1500) -> tuple[np.ndarray, np.ndarray]:
         weight = torch.as_tensor(np.interp(wavelength.numpy(), knots, curve[1:]))
         position = (torch.log10(wavelength) - torch.log10(templates.wide[0])) / 1e-3
         seen = interpolate(source.wide.double(), position.expand(count, -1))
-        flux.append((seen * weight * wavelength).sum(1) / (weight / wavelength).sum())
+        # These curves are for energy, not for photons.
+        flux.append((seen * weight).sum(1) / (weight / wavelength**2).sum())
     colour = -2.5 * torch.log10(flux[0] / flux[1]) + 0.11  # AB to Vega: Blanton & Roweis (2007), arXiv astro-ph/0606170
-    dwarf = p["logg"] > 3.5
+    dwarf = (p["logg"] > 3.5) & (p["feh"] > -0.5)
     return p["teff"][dwarf].numpy(), colour[dwarf].numpy()
 
 
-def legacy_colours(target: str, count: int = 3000) -> np.ndarray:
+def legacy_colours(target: str, count: int = 1000) -> np.ndarray:
     """g-r and r-z `(N, 2)` of simulated galaxies or quasars as bright as the targets."""
     templates, draws = Templates.load(), Draws(0, torch.arange(count))
-    make = quasar_source if target == "qso" else galaxy_source
-    p = quasar_parameters(draws) if target == "qso" else galaxy_parameters(draws, 0.6)
-    rows = ((p["magnitude"] < TARGETS[target]) & (p["magnitude"] > 16)).nonzero().flatten()
-    own = {name: value[rows] for name, value in p.items()}
-    source = make(draws[rows], own | {"ebv": 0 * own["redshift"]}, templates)
+    if target == "qso":
+        p, make = quasar_parameters(draws), quasar_source
+    else:  # magnitudes and redshifts as the Bright Galaxy Survey has them (Hahn et al., 2023), arXiv 2208.08512
+        r = 19.5 - 1.1 * (-torch.log(draws.uniform("r"))).clamp(max=3)
+        z = 0.21 * 10 ** (0.15 * (r - 19.5)) * torch.exp(0.4 * draws.normal("z").clamp(-2.5, 2))
+        p, make = galaxies_at(draws, z, r), galaxy_source
+    source = make(draws, p | {"ebv": 0 * p["redshift"]}, templates)
     g, r, z = (-2.5 * torch.log10(synthetic_flux(source, templates, [f"decam-{b}" for b in "grz"]))).T
     return torch.stack([g - r, r - z], 1).numpy()
 
 
-def line_ratios(count: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def line_ratios(count: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log [N II]/H alpha, log [O III]/H beta and whether a nucleus is active, of nearby galaxies."""
     templates, draws = Templates.load(), Draws(0, torch.arange(count))
     p = galaxy_parameters(draws, 0.15)
@@ -102,7 +108,9 @@ def desi_noise(level: float) -> tuple[np.ndarray, np.ndarray]:
     z = torch.full((64,), 0.36874, dtype=torch.float64)
     source = galaxy_source(draws, galaxies_at(draws, z, z * 0 + 20.56) | {"ebv": 0.05 + 0 * z}, templates)
     source = source.scaled(1 / source.fine[:, 5000:6500].median(1).values)
-    flux, ivar, wavelength = observe_spectrum("desi_spectrum", source.scaled(0 * z + 2 * level), draws, templates, False)
+    _, ivar, wavelength = observe_spectrum(
+        "desi_spectrum", source.scaled(0 * z + 2 * level), draws, templates, False
+    )
     return binned(wavelength[0].numpy(), ivar.numpy())
 
 
@@ -123,7 +131,7 @@ def real_sdss(folder: Path) -> dict:
     table = np.concatenate([file["train"], file["test"]])
     table = table[(table[:, 3] > 13) & (table[:, 3] < 17.8)]
     bins = []
-    for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
+    for low, high in pairwise(EDGES):
         inside = table[(table[:, 0] > low) & (table[:, 0] <= high)]
         pairs = inside[:: max(1, len(inside) // 250)][:250, [0, 3]]
         bins.append(
@@ -134,16 +142,25 @@ def real_sdss(folder: Path) -> dict:
                 "redshift_and_r": np.round(pairs.astype(float), 4).tolist(),
             }
         )
-    return {"source": "10 000 galaxies of the SDSS main sample, as distributed with mlz 1.2 (NCSA licence)", "bins": bins}
+    return {
+        "source": "10 000 galaxies of the SDSS main sample, as distributed with mlz 1.2 (NCSA licence)",
+        "bins": bins,
+    }
 
 
 def real_stars(folder: Path) -> dict:
     meta = np.load(folder / "spectra/miles_stars.npz")["meta"]
     bins = []
-    for low, high in zip(TEFF[:-1], TEFF[1:], strict=True):
-        near = (meta["teff"] > low) & (meta["teff"] <= high) & (meta["logg"] > 3.5) & np.isfinite(meta["BV"])
+    for low, high in pairwise(TEFF):
+        near = (
+            (meta["teff"] > low)
+            & (meta["teff"] <= high)
+            & (meta["logg"] > 3.5)
+            & (meta["feh"] > -0.5)
+            & np.isfinite(meta["BV"])
+        )
         bins.append({"teff": [low, high], "count": int(near.sum()), "B-V": middle(meta["BV"][near])})
-    return {"source": "B-V of the Hipparcos catalogue for dwarfs of MILES (ESA, 1997)", "bins": bins}
+    return {"source": "B-V of the Hipparcos catalogue for dwarfs of MILES with [Fe/H] > -0.5 (ESA, 1997)", "bins": bins}
 
 
 def real_targets(folder: Path) -> dict:

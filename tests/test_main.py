@@ -14,7 +14,7 @@ from aion.__main__ import _parser, main
 from aion.tokenizers import ScalarTokenizer, SpectrumTokenizer
 
 KNOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_flux_z", "redshift")
-VERBS = ("demo", "embed", "info", "train")
+VERBS = ("demo", "embed", "info", "sky", "train")
 RECIPE = """
 name = "trial"
 seed = 1

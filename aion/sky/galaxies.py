@@ -73,17 +73,18 @@ def galaxies_at(draws: Draws, z: Tensor, magnitude: Tensor) -> dict[str, Tensor]
     """Draws what galaxies of given redshift and r magnitude are like, each `(B,)` float64."""
     absolute = magnitude - _dimming(z, quiet=True)
     # Quiet ones are bright, but none is brighter than galaxies are.
-    share = 0.03 + 0.64 * torch.sigmoid((-20.7 - absolute) / 0.6) + 0.2 * torch.sigmoid((-22.2 - absolute) / 0.2)
+    share = 0.03 + 0.64 * torch.sigmoid((-20.4 - absolute) / 0.6) + 0.2 * torch.sigmoid((-22.2 - absolute) / 0.2)
     share = share * torch.sigmoid((absolute + 23.6) / 0.15)
     quiet = draws.uniform("galaxy.quiet") < share
     absolute = magnitude - _dimming(z, quiet)
     bright = (-21 - absolute).clamp(-5, 2)
     scatter = draws.normal("galaxy.metallicity")
-    metallicity = torch.where(quiet, -0.14 + 0.06 * bright + 0.06 * scatter, -0.1 + 0.1 * bright + 0.12 * scatter)
+    metallicity = torch.where(quiet, -0.16 + 0.06 * bright + 0.1 * scatter, -0.1 + 0.1 * bright + 0.12 * scatter)
     # Between exponential and normal: galaxies without dust are rare among those that form stars.
     dust = (0.25 * draws.normal("galaxy.dust") + 0.8).clamp(min=0) ** 2 * torch.where(
-        quiet, 0.02, (0.17 + 0.06 * bright).clamp(min=0.03)
+        quiet, 0.03, (0.17 + 0.06 * bright).clamp(min=0.03)
     )
+    dust = dust * torch.exp(-1.2 * (z - 0.5).clamp(min=0))  # what is dusty there is too faint in r
     typical = torch.where(quiet, 180.0, 105.0) * 10 ** (0.08 * bright)
     return {
         "redshift": z,

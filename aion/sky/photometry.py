@@ -68,9 +68,9 @@ def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = 
     error = draws.of("photometry").normal("noise", len(LEGACY_SIGMA))
     out = {}
     for k, (band, sigma) in enumerate(LEGACY_SIGMA.items()):
-        flux = true[:, k]
-        seeing, calibration = (1.2, PUBLISHED["decam"].calibration) if band in "griz" else (6.0, 0.01)
-        total = torch.sqrt((sigma**2) * (1 + (2 * radius / seeing) ** 2) + (calibration * flux) ** 2)
+        flux, survey = true[:, k], PUBLISHED["decam" if band in "griz" else "wise"]
+        size = 1 + (2 * radius / survey.seeing[band]) ** 2
+        total = torch.sqrt(sigma**2 * size + (survey.calibration * flux) ** 2)
         out[f"legacysurvey_flux_{band}"] = flux + total * error[:, k] if noise else flux
     return out
 

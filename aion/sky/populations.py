@@ -127,7 +127,7 @@ def _formed(draws: Draws, universe: Tensor, quiet: Tensor, age: Tensor, width: T
     since = (onset[:, None] - age).clamp(min=0)
     rate = since / onset[:, None] * torch.exp(-since / tau[:, None])
     # One in ten of those that form stars stopped, within the last Gyr.
-    ended = torch.where(~quiet & (u[:, 2] < 0.08), 10 ** (-1.0 + 1.0 * u[:, 3]), 0.0)
+    ended = torch.where(~quiet & (u[:, 2] < 0.08) & (universe > 6.5), 10 ** (-1.0 + 1.0 * u[:, 3]), 0.0)
     mass = rate * (age > ended[:, None]) * width
     mass = mass / mass.sum(1, keepdim=True)
     burst = 10 ** (-3.5 + 2.1 * u[:, 4]) * ((u[:, 5] < torch.where(quiet, 0.03, 0.25)) & (ended == 0))

@@ -1,6 +1,7 @@
 """What is published of each survey that the sky is seen by: seeing, depth, calibration and scale, with the sources.
 
-The one place where these numbers stand. Images, photometry and spectra take them from here.
+The one place where these numbers stand. Images, photometry and spectra take them from here. For DECam's i, which the
+Legacy Surveys have in places only, seeing and depth are plausible and not published medians.
 """
 
 __all__ = ["PUBLISHED", "Published"]

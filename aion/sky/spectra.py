@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
+from aion.sky.published import PUBLISHED
 from aion.sky.source import LINES, Source
 from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate, milky_way
 
@@ -54,6 +55,11 @@ class Instrument:
     noise: float
     spread: float
     background: float
+
+    @property
+    def calibration(self) -> float:
+        """Returns the published error of the flux scale."""
+        return PUBLISHED[f"{self.name}_spectrum"].calibration
 
 
 def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, float], move: float) -> Tensor:
@@ -142,11 +148,11 @@ def _true_flux(source: Source, wavelength: Tensor, arm: Tensor, instrument: Inst
     return flux * dimming
 
 
-def _calibration(draws: Draws, wavelength: Tensor, arm: Tensor) -> Tensor:
-    """Returns a smooth factor near 1: polynomials of 2.5 % per order, and 2 % from arm to arm."""
+def _calibration(draws: Draws, wavelength: Tensor, arm: Tensor, size: float) -> Tensor:
+    """Returns a smooth factor near 1: polynomials of a size per order, and 2 % from arm to arm."""
     n = draws.normal("calibration", 7).clamp(-2.5, 2.5).float()
     x = ((wavelength - 6750) / 3300).float()
-    error = 0.025 * (n[:, :1] + n[:, 1:2] * x + n[:, 2:3] * (1.5 * x**2 - 0.5) + n[:, 3:4] * (2.5 * x**3 - 1.5 * x))
+    error = size * (n[:, :1] + n[:, 1:2] * x + n[:, 2:3] * (1.5 * x**2 - 0.5) + n[:, 3:4] * (2.5 * x**3 - 1.5 * x))
     return 1 + error + 0.02 * n[:, 4:][:, arm]
 
 
@@ -222,7 +228,7 @@ def _observe(
     log_loss, log_scale = draws.uniform("fibre", -0.6, -0.05), draws.uniform("scale", -0.3, 0.3) * varied
     flux = flux * (10**log_loss).float()[:, None]
     sigma = _sigma(draws, flux, wavelength, arm, instrument, templates.data[f"noise.{instrument.name}"])
-    calibration = _calibration(draws, wavelength, arm) * (10**log_scale).float()[:, None]
+    calibration = _calibration(draws, wavelength, arm, instrument.calibration) * (10**log_scale).float()[:, None]
     flux, sigma = flux * calibration, sigma * calibration
     if noise:
         flux = flux + sigma * draws.noise("noise", flux.shape[1])
