@@ -7,6 +7,7 @@ every order and whether or not other things are drawn for it.
 
 __all__ = ["Draws"]
 
+import math
 import zlib
 
 import torch
@@ -97,9 +98,10 @@ class Draws:
         radius = first.log().mul(-2).sqrt()
         return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count].contiguous()
 
-    def rare(self, name: str, count: int, chance: "float | Tensor") -> Tensor:
-        """Draws events of a chance, one number or `(B,)`: `(B, count)` bool. One hash decides of two."""
-        bits = self._bits(name, (count + 1) // 2)
-        limit = torch.as_tensor(chance, dtype=torch.float64, device=bits.device).mul(2.0**31).long().expand(len(self))
-        half = torch.cat([bits & 0x7FFFFFFF, _shift(bits, 33)], dim=1)[:, :count]
-        return half < limit[:, None]
+    def rare(self, name: str, count: int, chance: Tensor | float, most: float) -> Tensor:
+        """Draws events that happen to a pixel by a chance, a number or `(B,)` up to `most`: `(B, count)` bool."""
+        tries = math.ceil(count * most)
+        u = self.uniform(name, count=2 * tries)
+        share = torch.as_tensor(chance, dtype=u.dtype, device=u.device).expand(len(self)) * (count / tries)
+        place = torch.where(u[:, :tries] < share[:, None], (u[:, tries:] * count).long(), count)
+        return torch.zeros(len(self), count + 1, dtype=torch.bool, device=u.device).scatter_(1, place, True)[:, :count]

@@ -42,24 +42,29 @@ def observe_image(
     Returns:
         flux and ivar `(B, C, H, W)` float32 in nanomaggy per pixel; sometimes a band or some pixels have ivar 0.
     """
-    shape = {key: value.float() for key, value in shape.items()}
-    true, image = true.float(), []
-    for rows in torch.arange(len(star), device=star.device).split(_CHUNK):
+    shape, true = {key: value.float() for key, value in shape.items()}, true.float()
+    size = _CHUNK if true.device.type == "cpu" else len(star)
+    parts = []
+    for rows in torch.arange(len(star), device=star.device).split(size):
         own = {key: value[rows] for key, value in shape.items()}
-        image.append(scene(draws[rows], true[rows], own, star[rows], templates, camera))
-    image, draws = torch.cat(image), draws.of(camera.name)
-    bands = len(camera.bands)
+        image = scene(draws[rows], true[rows], own, star[rows], templates, camera)
+        parts.append(_measured(image, draws[rows].of(camera.name), camera, noise))
+    flux, ivar = (torch.cat(values) for values in zip(*parts, strict=True))
+    return flux, ivar
+
+
+def _measured(image: Tensor, draws: Draws, camera: Camera, noise: bool) -> tuple[Tensor, Tensor]:
+    """Returns flux and ivar of a scene."""
+    bands, count = len(camera.bands), image[0].numel()
     depth = image.new_tensor(camera.sigma) * torch.exp(0.2 * draws.normal("depth", bands)).float()
     # The noise of a point source collects that of 4 pi sigma^2 pixels.
     pixel = depth / (math.sqrt(4 * math.pi) * camera.psf_sigma / camera.scale)
     variance = pixel[:, :, None, None] ** 2 + image.clamp(min=0) / camera.photons
-    count = image[0].numel()
     keep = ~_saturated(image, camera)
     if noise:
         image = image + variance.sqrt() * draws.noise("noise", count).view_as(image)
-    lost = draws.uniform("lost", count=bands + 1)
-    keep = keep & (lost[:, :bands] > 0.04)[:, :, None, None]
-    keep = keep & ~draws.rare("bad", count, 5e-4).view_as(image)
+    keep = keep & (draws.uniform("lost", count=bands + 1)[:, :bands] > 0.04)[:, :, None, None]
+    keep = keep & ~draws.rare("bad", count, 5e-4, 5e-4).view_as(image)
     return image, keep / variance
 
 

@@ -1,7 +1,7 @@
 """Scenes: what a camera would see without noise: a galaxy or a point, its neighbours, and the seeing.
 
 Bulges and discs are sums of Gaussians, arms, rings and bars patterns on the disc (`aion.sky.morphology`). The seeing is
-two Gaussians, nearly a Moffat profile; convolution with it is a product with a matrix on either side.
+two Gaussians, nearly a Moffat profile, and a product in the Fourier transform.
 
 References:
     Replacing standard galaxy profiles with mixtures of Gaussians, Hogg and Lang, 2013, arXiv:1210.6563.
@@ -165,16 +165,20 @@ def _merging(
 
 
 def _blurred(image: Tensor, core: Tensor, done: float) -> Tensor:
-    """Convolves `(B, C, H, W)` with the point-spread function of each band, variances in pixels^2."""
+    """Convolves `(B, C, H, W)` with the point-spread function of each band, variances in pixels^2.
+
+    By the Fourier transform, on a border of 32 empty pixels: 6 sigma of the widest seeing.
+    """
     size = image.shape[-1]
-    offset = torch.arange(1 - size, size, device=image.device)
-    out = torch.zeros_like(image)
+    whole = (size + 32, size + 32)
+    columns = (2 * math.pi * torch.fft.fftfreq(whole[0], device=image.device))[:, None] ** 2
+    rows = (2 * math.pi * torch.fft.rfftfreq(whole[1], device=image.device)) ** 2
+    transfer = 0.0
     for share, width in SEEING:
-        variance = (core * width**2 - done)[:, :, None]
-        kernel = torch.exp(offset**2 * (-0.5 / variance)) / (2 * math.pi * variance).sqrt()
-        matrix = kernel.unfold(2, size, 1).flip(2)  # of the convolution: entry i, j is the kernel at i - j
-        out += share * (matrix @ image @ matrix)
-    return out
+        half = (-0.5 * (core * width**2 - done))[:, :, None, None]
+        transfer = transfer + share * torch.exp(half * columns) * torch.exp(half * rows)
+    seen = torch.fft.irfft2(torch.fft.rfft2(image, s=whole) * transfer, s=whole)
+    return seen[..., :size, :size].clamp(min=0)
 
 
 def scene(

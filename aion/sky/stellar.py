@@ -204,7 +204,7 @@ def _measured(survey: Survey, draws: Draws, count: int, varied: bool) -> Tensor:
     keep = torch.ones(len(draws), count, dtype=torch.bool, device=pixel.device)
     if survey.gaps:
         rate = 10 ** draws.uniform("bad.rate", -3.5, -2.0)
-        keep &= ~draws.rare("bad.pixels", count, rate)
+        keep &= ~draws.rare("bad.pixels", count, rate, 0.01)
         u = draws.uniform("gaps", count=9)
         for k in range(0, 9, 3):
             half = 10 ** (0.3 + math.log10(0.02 * count) * u[:, k + 1]) / 2

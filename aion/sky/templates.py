@@ -79,7 +79,7 @@ class Templates:
             data[name] = data[name].to(torch.float64)
         for name, grid in (("fine", fine), ("wide", wide)):
             data[f"calzetti.{name}"] = calzetti(grid).float()
-        data["milky_way.wide"] = milky_way(wide)
+        data["milky_way.wide"], data["milky_way.fine"] = milky_way(wide), milky_way(fine).float()
         curve = data.pop("filter.curve").to(torch.float64)
         # Nanomaggies of a source of f_lambda in 1e-17 erg/s/cm2/A are the photon-weighted mean over that of 1 nmgy.
         one = 3.631e-29 * 2.99792458e18 / 1e-17 / wide**2
@@ -126,7 +126,8 @@ def interpolate(values: Tensor, position: Tensor) -> Tensor:
     floor = position.floor().clamp(0, last)
     t = (position - floor).clamp(0, 1)
     index = floor.long()
-    a, b, c, d = (values.gather(1, (index + k).clamp(0, last)) for k in (-1, 0, 1, 2))
+    padded = torch.cat([values[:, :1], values, values[:, -1:], values[:, -1:]], 1)
+    a, b, c, d = (padded[:, k:].gather(1, index) for k in range(4))
     return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
 
 
