@@ -14,7 +14,7 @@ from aion.__main__ import _parser, main
 from aion.tokenizers import ScalarTokenizer, SpectrumTokenizer
 
 KNOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_flux_z", "redshift")
-VERBS = ("demo", "embed", "info", "physics", "train")
+VERBS = ("demo", "embed", "forecast", "info", "physics", "sky", "train")
 RECIPE = """
 name = "trial"
 seed = 1
@@ -322,6 +322,19 @@ def test_train_refuses_what_is_no_recipe(aion, tmp_path):
     recipe.write_text(RECIPE.replace("[sky]", "[skies]"))
     refused(aion("train", recipe, "-o", out), "did you mean 'sky'")
     assert not out.exists()
+
+
+def test_sky_writes_shards_once(aion, tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "sky.parquet"
+    status, out, _ = aion("sky", "--n", 5, "--shard", 3, "-o", path, "--modalities", "redshift,ra", "--seed", 4)
+    assert status == 0
+    assert "5 objects, 2 modalities" in out
+    assert len(list(path.iterdir())) == 2
+    for arguments, words in ((["-o", path], "exists already"), (["--modalities", "redshft", "-o", path], "redshift")):
+        status, _, error = aion("sky", "--n", 5, *arguments)
+        assert status == 2
+        assert words in error
 
 
 def test_demo_hands_its_arguments_on(aion, monkeypatch, tmp_path):

@@ -60,3 +60,16 @@ def test_distributions():
             assert (normal**power).mean().item() == pytest.approx(moment, abs=0.1)
         within = (normal.abs() < 1.959964).double().mean().item()
         assert within == pytest.approx(0.95, abs=0.003)
+
+
+def test_rare_events_have_their_chance_and_are_those_of_the_object():
+    draws = Draws(0, torch.arange(400))
+    chance = torch.linspace(0.0, 0.01, 400, dtype=torch.float64)
+    seen = draws.rare("bad", 5000, chance, 0.01)
+    assert not seen[0].any()
+    found = seen.double().mean(1)
+    assert (found - chance).abs().max() < 5 * (0.01 / 5000) ** 0.5
+    assert found[200:].mean().item() == pytest.approx(chance[200:].mean().item(), rel=0.03)
+    rows = torch.tensor([399, 5])
+    assert torch.equal(draws[rows].rare("bad", 5000, chance[rows], 0.01), seen[rows])
+    assert not torch.equal(seen[398], seen[399])

@@ -19,6 +19,7 @@ def stars(magnitude: float, rows: torch.Tensor | None = None) -> tuple[Source, t
     zero = torch.zeros(len(rows), dtype=torch.float64)
     source = Source(
         redshift=zero,
+        frame=zero,
         fine=TEMPLATES.star_fine[rows],
         wide=TEMPLATES.star_wide[rows],
         line=torch.zeros(len(rows), len(LINES)),
@@ -27,9 +28,9 @@ def stars(magnitude: float, rows: torch.Tensor | None = None) -> tuple[Source, t
         template_sigma=zero + 58,
         ebv=zero,
     )
-    true = synthetic_flux(source, TEMPLATES)
-    factor = 10 ** (-0.4 * (magnitude - 22.5)) / true[:, 1]
-    return source.scaled(factor), true * factor[:, None]
+    true = synthetic_flux(source, TEMPLATES, ("decam-r", "gaia-g", "gaia-bp", "gaia-rp"))
+    factor = 10 ** (-0.4 * (magnitude - 22.5)) / true[:, 0]
+    return source.scaled(factor), (true * factor[:, None])[:, 1:]
 
 
 def observe(magnitude: float, noise: bool = False, rows: torch.Tensor | None = None) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from aion.observations import BANDS as CURVES
 from aion.sky.draws import Draws
 from aion.sky.photometry import LEGACY_SIGMA, legacy_photometry, synthetic_flux
 from aion.sky.source import LINES, Source
-from aion.sky.templates import BANDS, Templates
+from aion.sky.templates import BANDS, FINE_SIZE, Templates
 
 TEMPLATES = Templates.load()
 
@@ -17,7 +17,8 @@ def source(wide: torch.Tensor, redshift: float = 0.0, ebv: float = 0.0, line: to
     empty = torch.zeros(1, len(LINES))
     return Source(
         redshift=one * redshift,
-        fine=torch.ones(1, 8192),
+        frame=one * redshift,
+        fine=torch.ones(1, FINE_SIZE),
         wide=wide[None],
         line=empty if line is None else line[None],
         line_sigma=one * 100,

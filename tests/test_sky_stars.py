@@ -50,9 +50,7 @@ def test_lines_move_with_the_star(parameters):
     velocity = torch.linspace(-300, 300, len(rows), dtype=torch.float64)
     own = {name: value[rows] for name, value in parameters.items()} | {"redshift": velocity / 299792.458}
     source = star_source(DRAWS[rows], own, TEMPLATES)
-    flux, _, wavelength = observe_spectrum(
-        "desi_spectrum", source, own["magnitude"], DRAWS[rows], TEMPLATES, varied=False, noise=False
-    )
+    flux, _, wavelength = observe_spectrum("desi_spectrum", source, DRAWS[rows], TEMPLATES, varied=False, noise=False)
     near = (wavelength[0] > 6520) & (wavelength[0] < 6610)
     depth = flux[:, near].amax(1, keepdim=True) - flux[:, near]
     core = (depth - 0.75 * depth.amax(1, keepdim=True)).clamp(min=0)

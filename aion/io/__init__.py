@@ -34,6 +34,7 @@ __all__ = [
     "vacuum_to_air",
     "write_embeddings",
     "write_forecast",
+    "write_shards",
 ]
 
 from aion.io.catalogs import neighbours
@@ -46,3 +47,4 @@ from aion.io.specutils import from_specutils, to_specutils
 from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
 from aion.io.tables import from_table
 from aion.io.units import air_to_vacuum, vacuum_to_air
+from aion.io.universe import write_shards

@@ -1,5 +1,7 @@
 """A simulated multi-survey sky made of real templates, filter curves and noise."""
 
-__all__ = ["MODALITIES", "OPTIONAL", "Sky"]
+__all__ = ["LABELS", "MODALITIES", "OPTIONAL", "Sky", "SkyDataset", "SkyStream", "UNITS"]
 
-from aion.sky.sky import MODALITIES, OPTIONAL, Sky
+from aion.sky.modalities import LABELS, MODALITIES, OPTIONAL, UNITS
+from aion.sky.sky import Sky
+from aion.sky.stream import SkyDataset, SkyStream

@@ -7,6 +7,7 @@ every order and whether or not other things are drawn for it.
 
 __all__ = ["Draws"]
 
+import math
 import zlib
 
 import torch
@@ -96,3 +97,11 @@ class Draws:
         angle = (bits & 0xFFFFFF).to(torch.float32).mul(2.0**-24 * 2 * torch.pi)
         radius = first.log().mul(-2).sqrt()
         return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count].contiguous()
+
+    def rare(self, name: str, count: int, chance: Tensor | float, most: float) -> Tensor:
+        """Draws events that happen to a pixel by a chance, a number or `(B,)` up to `most`: `(B, count)` bool."""
+        tries = math.ceil(count * most)
+        u = self.uniform(name, count=2 * tries)
+        share = torch.as_tensor(chance, dtype=u.dtype, device=u.device).expand(len(self)) * (count / tries)
+        place = torch.where(u[:, :tries] < share[:, None], (u[:, tries:] * count).long(), count)
+        return torch.zeros(len(self), count + 1, dtype=torch.bool, device=u.device).scatter_(1, place, True)[:, :count]

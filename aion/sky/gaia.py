@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aion.sky.draws import Draws
 from aion.sky.source import Source
-from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, interpolate, milky_way
+from aion.sky.templates import WIDE_START, WIDE_STEP, Templates, interpolate, milky_way
 
 _ZERO_POINT = {"g": 25.8010, "bp": 25.3540, "rp": 25.1040}  # AB, of fluxes in electrons per second
 _XP_LIMIT, _FLUX_LIMIT = 17.65, 20.7  # faintest G with published spectra, and with astrometry
@@ -29,11 +29,11 @@ _XP_LIMIT, _FLUX_LIMIT = 17.65, 20.7  # faintest G with published spectra, and w
 def gaia_catalog(
     source: Source, true: Tensor, parallax: Tensor, draws: Draws, templates: Templates, noise: bool = True
 ) -> dict[str, Tensor]:
-    """Returns what Gaia DR3 publishes of stars, float64.
+    """Returns what Gaia DR3 publishes of points, float64.
 
     Arguments:
-        source: the light of the stars.
-        true: their true fluxes in `BANDS`, in nanomaggy, `(B, 11)`.
+        source: the light of stars and quasars.
+        true: their true fluxes in G, BP and RP in nanomaggy, `(B, 3)`.
         parallax: true, in mas, `(B,)`.
         draws: of the same stars.
         templates: where the matrices are.
@@ -47,11 +47,11 @@ def gaia_catalog(
     error = draws.normal("flux", 4) * noise
     out = {}
     for k, (band, zero) in enumerate(_ZERO_POINT.items()):
-        flux = true[:, BANDS.index(f"gaia-{band}")] * 10 ** (0.4 * (zero - 22.5))
+        flux = true[:, k] * 10 ** (0.4 * (zero - 22.5))
         # Photons of some hundred seconds of exposure, background, and 0.2 % of calibration.
         sigma = torch.sqrt(flux / 40 + (4.0 if band == "g" else 64.0) + (0.002 * flux) ** 2)
         out[f"gaia_flux_{band}"] = flux + sigma * error[:, k]
-    magnitude = 22.5 - 2.5 * torch.log10(true[:, BANDS.index("gaia-g")])
+    magnitude = 22.5 - 2.5 * torch.log10(true[:, 0])
     faint = 10 ** (0.4 * (magnitude.clamp(min=13.5) - 15))
     sigma = torch.sqrt(40 + 800 * faint + 30 * faint**2) / 1000
     out["gaia_parallax"] = parallax + sigma * error[:, 3]
@@ -65,7 +65,7 @@ def gaia_catalog(
 def _coefficients(band: str, source: Source, draws: Draws, templates: Templates, noise: bool) -> Tensor:
     """Returns the coefficients of one band, `(B, 55)`."""
     data = {key: templates.data[f"xp.{band}.{key}"].double() for key in ("wavelength", "matrix", "error", "level")}
-    position = (torch.log10(data["wavelength"]) - torch.log10(1 + source.redshift)[:, None] - WIDE_START) / WIDE_STEP
+    position = (torch.log10(data["wavelength"]) - torch.log10(1 + source.frame)[:, None] - WIDE_START) / WIDE_STEP
     flux = interpolate(source.wide.double(), position)
     flux = flux * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * milky_way(data["wavelength"]))
     # A sum, no matrix product: that may round differently in another batch.

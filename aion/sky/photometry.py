@@ -1,61 +1,59 @@
-"""Photometry: fluxes through the real transmission curves, with errors of the depth of the Legacy Surveys.
+"""Photometry: fluxes through the real transmission curves, with errors of the depth of each survey.
 
 The flux of f in a band is the photon-weighted mean of f over that of a source of 1 nanomaggy (AB, 3.631e-29
 erg/s/cm2/Hz); a source of constant f_nu has therefore the same number of nanomaggies in every band, whatever its curve.
 """
 
-__all__ = ["LEGACY_SIGMA", "legacy_photometry", "synthetic_flux"]
+__all__ = ["LEGACY_SIGMA", "hsc_photometry", "legacy_photometry", "legacy_shape", "synthetic_flux"]
 
 import math
+
+from collections.abc import Sequence
 
 import torch
 
 from torch import Tensor
 
+from aion.observations import BANDS as WAVELENGTHS
 from aion.sky.draws import Draws
+from aion.sky.published import PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import WIDE_START, WIDE_STEP, Templates, milky_way, shift_wide
+from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, milky_way, shift_wide
 
-# Standard deviation for a point source in nanomaggy, in the order of `aion.sky.templates.BANDS`: from the 5-sigma
-# depths of DR9 (g 24.7, r 23.9, z 23.0; i as deep as its exposures allow) and from the ivar of real catalogue rows
-# (W1 to W4).
+# Standard deviation for a point source in nanomaggy.
 LEGACY_SIGMA = {
-    "g": 0.2 * 10 ** (-0.4 * (24.7 - 22.5)),
-    "r": 0.2 * 10 ** (-0.4 * (23.9 - 22.5)),
-    "i": 0.2 * 10 ** (-0.4 * (23.5 - 22.5)),
-    "z": 0.2 * 10 ** (-0.4 * (23.0 - 22.5)),
-    "w1": 0.62,
-    "w2": 1.4,
-    "w3": 35.0,
-    "w4": 310.0,
+    band: 0.2 * 10 ** (-0.4 * (depth - 22.5))
+    for survey in ("decam", "wise")
+    for band, depth in PUBLISHED[survey].depth.items()
 }
+ROUND = 0.45  # arcsec: smaller galaxies are fitted by round profiles
+_HSC = tuple(band for band in BANDS if band.startswith("hsc-"))
 
 
-def synthetic_flux(source: Source, templates: Templates) -> Tensor:
-    """Returns the true fluxes in all of `BANDS` in nanomaggy, Milky Way included, `(B, 11)` float64.
+def synthetic_flux(source: Source, templates: Templates, bands: Sequence[str] = BANDS) -> Tensor:
+    """Returns the true fluxes in nanomaggy, Milky Way included, `(B, bands)` float64.
 
     Arguments:
         source: the light of the objects.
         templates: where the transmission curves are.
+        bands: some of `BANDS`.
     """
-    stretch = torch.log10(1 + source.redshift)
-    seen = shift_wide(source.wide, stretch).to(torch.float64)
-    law = milky_way(templates.wide)
+    moved = torch.log10(1 + source.frame)
+    seen = shift_wide(source.wide, moved).to(torch.float64)
+    law = templates.data["milky_way.wide"]
     seen = seen * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law)
-    weight = templates.data["filter.weight"]
-    total = []
-    for band in weight:  # band by band: a matrix product may round differently in another batch
-        used = band.nonzero().flatten()
-        window = slice(int(used[0]), int(used[-1]) + 1)
-        total.append((seen[:, window] * band[window]).sum(1))
     rest = templates.lines(LINES)
-    position = (torch.log10(rest) + stretch[:, None] - WIDE_START) / WIDE_STEP
-    index = position.floor().long().clamp(0, weight.shape[1] - 2)
-    t = (position - index)[:, :, None]
-    cell = torch.diff(templates.wide)[index][:, :, None]
-    per_flux = ((1 - t) * weight.T[index] + t * weight.T[index + 1]) / cell
-    dimming = torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law[index])
-    return torch.stack(total, 1) + (per_flux * (source.line * dimming)[:, :, None]).sum(1)
+    position = (torch.log10(rest) + torch.log10(1 + source.redshift)[:, None] - WIDE_START) / WIDE_STEP
+    index = position.floor().long().clamp(0, len(law) - 2)
+    t = position - index
+    cell = torch.diff(templates.wide)[index]
+    lines = source.line * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law[index]) / cell
+    total = []
+    for name in bands:  # band by band: a matrix product may round differently in another batch
+        weight, window = templates.bands[name]
+        continuum = (seen[:, window] * weight[window]).sum(1)
+        total.append(continuum + (((1 - t) * weight[index] + t * weight[index + 1]) * lines).sum(1))
+    return torch.stack(total, 1)
 
 
 def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = True) -> dict[str, Tensor]:
@@ -70,8 +68,60 @@ def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = 
     error = draws.of("photometry").normal("noise", len(LEGACY_SIGMA))
     out = {}
     for k, (band, sigma) in enumerate(LEGACY_SIGMA.items()):
-        flux = true[:, k]
-        seeing = 1.2 if band in "griz" else 6.0
-        total = torch.sqrt((sigma**2) * (1 + (2 * radius / seeing) ** 2) + (0.01 * flux) ** 2)
+        flux, survey = true[:, k], PUBLISHED["decam" if band in "griz" else "wise"]
+        size = 1 + (2 * radius / survey.seeing[band]) ** 2
+        total = torch.sqrt(sigma**2 * size + (survey.calibration * flux) ** 2)
         out[f"legacysurvey_flux_{band}"] = flux + total * error[:, k] if noise else flux
+    return out
+
+
+def legacy_shape(shape: dict[str, Tensor], star: Tensor) -> dict[str, Tensor]:
+    """Returns half-light radius (arcsec) and ellipticity as the catalogue has them, each `(B,)`.
+
+    The ellipticity of points, and of galaxies so small that a round profile fits, is not measured: NaN.
+    """
+    fixed = star | (shape["radius"] < ROUND)
+    ellipticity = {f"legacysurvey_shape_{name}": shape[name].masked_fill(fixed, math.nan) for name in ("e1", "e2")}
+    return {"legacysurvey_shape_r": shape["radius"], **ellipticity}
+
+
+def hsc_photometry(
+    true: Tensor, shape: dict[str, Tensor], ebv: Tensor, star: Tensor, draws: Draws, noise: bool = True
+) -> dict[str, Tensor]:
+    """Returns what the Wide layer of HSC publishes, each `(B,)` float64.
+
+    Arguments:
+        true: true fluxes in its five bands in nanomaggy, `(B, 5)`.
+        shape: `radius`, `e1` and `e2`, each `(B,)`.
+        ebv: E(B-V) of the Milky Way, `(B,)`.
+        star: whether an object is a point, `(B,)`.
+        draws: of the same objects.
+        noise: whether noise is added.
+
+    Returns:
+        `hsc_mag_*` (AB, not dereddened, NaN where the flux is not positive), `hsc_extinction_*` (mag), and
+        `hsc_shape11|22|12` (arcsec^2): second moments in i along columns, rows and both, widened by the seeing.
+    """
+    draws, survey = draws.of("hsc.photometry"), PUBLISHED["hsc"]
+    error = draws.normal("noise", len(_HSC) + 3) * noise
+    out = {}
+    for k, (band, name) in enumerate(zip(survey.depth, _HSC, strict=True)):
+        sigma = 0.2 * 10 ** (-0.4 * (survey.depth[band] - 22.5))
+        size = 1 + (2 * shape["radius"] / survey.seeing[band]) ** 2
+        total = torch.sqrt(sigma**2 * size + (survey.calibration * true[:, k]) ** 2)
+        out[f"hsc_mag_{band}"] = 22.5 - 2.5 * torch.log10(true[:, k] + total * error[:, k])
+        law = milky_way(torch.tensor([WAVELENGTHS[name]], dtype=torch.float64, device=ebv.device))
+        out[f"hsc_extinction_{band}"] = law * ebv
+    out = {name: torch.where(value.isfinite(), value, math.nan) for name, value in out.items()}
+    e1, e2 = (torch.where(star, 0.0, shape[name]) for name in ("e1", "e2"))
+    ellipticity = torch.sqrt(e1**2 + e2**2)
+    major = (0.7 * shape["radius"]) ** 2  # of the weighted moments of an exponential disc
+    minor = major * ((1 - ellipticity) / (1 + ellipticity)) ** 2
+    psf = (survey.seeing["i"] * draws.uniform("seeing", 0.85, 1.2) / 2.3548) ** 2
+    mean, difference = (major + minor) / 2 + psf, (major - minor) / 2 / ellipticity.clamp(min=1e-6)
+    scatter = 0.01 + 0.2 * (0.2 * 10 ** (-0.4 * (survey.depth["i"] - 22.5)) / true[:, 2].clamp(min=1e-9)).clamp(max=1)
+    # Columns go west and rows north: an ellipse that leans from north to east leans the other way in pixels.
+    moments = {"11": mean - difference * e1, "22": mean + difference * e1, "12": -difference * e2}
+    for k, (name, value) in enumerate(moments.items()):
+        out[f"hsc_shape{name}"] = value + scatter * mean * error[:, len(_HSC) + k]
     return out

@@ -43,8 +43,9 @@ class Source:
 
     Arguments:
         redshift: of the rest frame against the observer, with shape `(B,)`.
-        fine: f_lambda on the rest-frame fine grid before the Milky Way, in 1e-17 erg/s/cm2/A as observed, `(B, 8192)`.
-        wide: the same on the rest-frame wide grid, `(B, 2540)`.
+        frame: redshift of the frame of the two grids: that of the object, or 0 for light kept as observed, `(B,)`.
+        fine: f_lambda on the fine grid before the Milky Way, in 1e-17 erg/s/cm2/A as observed, `(B, 9216)`.
+        wide: the same on the wide grid, `(B, 2540)`.
         line: fluxes of the emission lines in 1e-17 erg/s/cm2 as observed, before the Milky Way, `(B, E)`.
         line_sigma: velocity dispersion of the emission lines in km/s, `(B,)`.
         sigma: velocity dispersion of the stars in km/s, `(B,)`; 0 for a star.
@@ -53,6 +54,7 @@ class Source:
     """
 
     redshift: Tensor
+    frame: Tensor
     fine: Tensor
     wide: Tensor
     line: Tensor

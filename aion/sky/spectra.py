@@ -4,12 +4,12 @@ What is measured is
 
     flux = calibration(wavelength) * (source seen through the Milky Way, the fibre and the line-spread function) + noise
 
-with noise of variance n^2 [(1 - p) s^2 + p t^2 f / <f>]: s is the noise of the sky against wavelength (from real
-coadds), t the same without the sky lines, p the share of the photons of the source. Reported ivar is 1 / variance.
+with noise of variance n^2 [s^2 + t^2 f / b]: n is the level of the exposure, s the noise of the sky against wavelength
+(from real coadds), t the same without the sky lines, f the flux and b that of the sky. Reported ivar is 1 / variance.
 
 With `varied=True` every object gets a grid of its own (shifted, stretched), trimmed ends, gaps and a flux scale, so
-that nothing can be learned from the pixel grid. All of this is drawn without knowledge of the object: only the level
-of the noise follows the magnitude.
+that nothing can be learned from the pixel grid. All of this is drawn without knowledge of the object, whose photons
+alone make noise of their own.
 """
 
 __all__ = ["INSTRUMENTS", "Instrument", "empty_spectrum", "observe_spectrum"]
@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
+from aion.sky.published import PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate, milky_way
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate
 
 _LIGHT = 299792.458
 _ARMS = ((3600.0, 2751), (5760.0, 2326), (7520.0, 2881))  # first wavelength and pixels of DESI, 0.8 A each
+_CHUNK = 16  # objects at a time on a CPU: their pixels stay in its cache
 _REACH = 96  # pixels each side on which an emission line is drawn: 4 sigma or more
 
 
@@ -39,14 +41,25 @@ class Instrument:
     Arguments:
         name: of its noise curves.
         grid: from draws and `varied`, the wavelengths `(B, L)` float64 and the arm of each pixel `(L,)`.
-        resolution: R of each pixel, from wavelength `(B, L)` and arm `(L,)`.
+        resolution: R of each pixel, from its wavelength and arm, of shapes that broadcast.
         sigma: typical velocity resolution in km/s, for the smoothing of the continuum.
+        noise: typical level of the noise of the sky, the median over the pixels.
+        spread: of that level from exposure to exposure, in dex.
+        background: flux of an object that has as many photons as the sky.
     """
 
     name: str
     grid: Callable[[Draws, bool], tuple[Tensor, Tensor]]
     resolution: Callable[[Tensor, Tensor], Tensor]
     sigma: float
+    noise: float
+    spread: float
+    background: float
+
+    @property
+    def calibration(self) -> float:
+        """Returns the published error of the flux scale."""
+        return PUBLISHED[f"{self.name}_spectrum"].calibration
 
 
 def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, float], move: float) -> Tensor:
@@ -82,8 +95,8 @@ def _sdss_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
 def _desi_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
     """Returns R, rising inside each arm: 2000-3200, 3700-5000 and 4300-5300 (measured on two real coadds)."""
     knots = wavelength.new_tensor([[3600, 5800, 2000, 3200], [5760, 7620, 3700, 5000], [7520, 9824, 4300, 5300]])[arm]
-    slope = (knots[:, 3] - knots[:, 2]) / (knots[:, 1] - knots[:, 0])
-    return (knots[:, 2] + slope * (wavelength - knots[:, 0])).clamp(1500, 6000)
+    low, high, first, last = knots.unbind(-1)
+    return (first + (last - first) / (high - low) * (wavelength - low)).clamp(1500, 6000)
 
 
 def _sdss_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
@@ -92,8 +105,10 @@ def _sdss_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
 
 
 INSTRUMENTS = {
-    "desi_spectrum": Instrument("desi", _desi_grid, _desi_resolution, 35.0),
-    "sdss_spectrum": Instrument("sdss", _sdss_grid, _sdss_resolution, 64.0),
+    # Effective exposures of 1000 s within a factor of 9: the two real coadds, of some 2400 s and 12 000 s, have 0.14
+    # and 0.068. A dark sky of r = 21 per square arcsec puts 2 units into a fibre of 1.5 arcsec, 8 into one of 3.
+    "desi_spectrum": Instrument("desi", _desi_grid, _desi_resolution, 35.0, noise=0.22, spread=0.19, background=2.0),
+    "sdss_spectrum": Instrument("sdss", _sdss_grid, _sdss_resolution, 64.0, noise=0.6, spread=0.15, background=8.0),
 }
 
 
@@ -105,7 +120,9 @@ def _blur(fine: Tensor, sigma: Tensor) -> Tensor:
     return torch.fft.irfft(torch.fft.rfft(fine) * window, n=FINE_SIZE)
 
 
-def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Tensor, rest: Tensor) -> Tensor:
+def _add_lines(
+    flux: Tensor, source: Source, wavelength: Tensor, arm: Tensor, instrument: Instrument, rest: Tensor
+) -> Tensor:
     """Adds emission lines as Gaussians of the gas and of the line-spread function."""
     centre = rest * (1 + source.redshift)[:, None]
     index = torch.searchsorted(wavelength, centre)
@@ -114,30 +131,31 @@ def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Ten
     index = index.clamp(0, flux.shape[1] - 1).flatten(1)
     shape = (len(flux), len(rest), 2 * _REACH + 1)
     at = wavelength.gather(1, index).view(shape)
-    lsf = _LIGHT / (2.3548 * resolution.gather(1, index).view(shape))
+    lsf = _LIGHT / (2.3548 * instrument.resolution(at, arm[index].view(shape)))
     sigma = centre[:, :, None] * torch.sqrt(source.line_sigma[:, None, None] ** 2 + lsf**2) / _LIGHT
     profile = torch.exp(-0.5 * ((at - centre[:, :, None]) / sigma).float() ** 2) / sigma.float()
     value = profile * inside * (source.line / math.sqrt(2 * math.pi))[:, :, None]
     return flux.scatter_add(1, index, value.flatten(1))
 
 
-def _true_flux(source: Source, wavelength: Tensor, arm: Tensor, instrument: Instrument, rest: Tensor) -> Tensor:
-    """Returns what a perfect instrument on this grid would measure, `(B, L)` float32."""
+def _true_flux(
+    source: Source, wavelength: Tensor, log: Tensor, arm: Tensor, instrument: Instrument, templates: Templates
+) -> Tensor:
+    """Returns what a perfect instrument on this grid would measure, `(B, L)` float32; `log` is log10(wavelength)."""
     variance = source.sigma**2 + instrument.sigma**2 - source.template_sigma**2
     fine = _blur(source.fine, variance.clamp(min=0).sqrt())
-    stretch = torch.log10(1 + source.redshift)[:, None]
-    position = (torch.log10(wavelength) - stretch - FINE_START) / FINE_STEP
+    position = (log - (torch.log10(1 + source.frame)[:, None] + FINE_START)) / FINE_STEP
     flux = interpolate(fine, position.float())
-    flux = _add_lines(flux, source, wavelength, instrument.resolution(wavelength, arm), rest)
-    dimming = torch.exp(-0.4 * math.log(10) * source.ebv.float()[:, None] * milky_way(wavelength.float()))
-    return flux * dimming
+    flux = _add_lines(flux, source, wavelength, arm, instrument, templates.lines(LINES))
+    law = templates.data["milky_way.fine"][((log - FINE_START) / FINE_STEP).long()]  # flat from cell to cell
+    return flux * torch.exp((-0.4 * math.log(10) * source.ebv).float()[:, None] * law)
 
 
-def _calibration(draws: Draws, wavelength: Tensor, arm: Tensor) -> Tensor:
-    """Returns a smooth factor near 1: polynomials of 2.5 % per order, and 2 % from arm to arm."""
+def _calibration(draws: Draws, wavelength: Tensor, arm: Tensor, size: float) -> Tensor:
+    """Returns a smooth factor near 1: polynomials of a size per order, and 2 % from arm to arm."""
     n = draws.normal("calibration", 7).clamp(-2.5, 2.5).float()
-    x = ((wavelength - 6750) / 3300).float()
-    error = 0.025 * (n[:, :1] + n[:, 1:2] * x + n[:, 2:3] * (1.5 * x**2 - 0.5) + n[:, 3:4] * (2.5 * x**3 - 1.5 * x))
+    x = (wavelength - 6750) / 3300
+    error = size * (n[:, :1] + n[:, 1:2] * x + n[:, 2:3] * (1.5 * x**2 - 0.5) + n[:, 3:4] * (2.5 * x**3 - 1.5 * x))
     return 1 + error + 0.02 * n[:, 4:][:, arm]
 
 
@@ -145,7 +163,7 @@ def _measured(draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
     """Draws which pixels were measured; knows nothing of the object."""
     count = wavelength.shape[1]
     rate = 10 ** draws.uniform("bad.rate", -3.5, -2.0)
-    keep = draws.noise("bad.pixels", count).abs() > (rate.float() * 1.2533)[:, None]
+    keep = ~draws.rare("bad.pixels", count, rate, 0.01)
     u = draws.uniform("gaps", count=12)
     if not varied:
         u = torch.cat([torch.ones_like(u[:, :6]), u[:, 6:]], 1)
@@ -153,35 +171,29 @@ def _measured(draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
     for k, longest in ((0, 2.5), (3, 2.5), (6, 1.2), (9, 1.2)):
         width = 10 ** (0.3 + (longest - 0.3) * u[:, k + 1])
         centre = start + (stop - start) * u[:, k + 2]
-        gap = (wavelength - centre[:, None]).abs() < width[:, None] / 2
-        keep &= ~(gap & (u[:, k] < 0.3)[:, None])
+        width = torch.where(u[:, k] < 0.3, width, 0)
+        keep &= (wavelength - centre.float()[:, None]).abs() >= (width / 2).float()[:, None]
     if varied:
         u = draws.uniform("trim", count=4)
         low = start + torch.where(u[:, 0] < 0.5, 600 * u[:, 1] ** 2, 0)
         high = stop - torch.where(u[:, 2] < 0.5, 900 * u[:, 3] ** 2, 0)
-        keep &= (wavelength >= low[:, None]) & (wavelength <= high[:, None])
+        keep &= (wavelength >= low.float()[:, None]) & (wavelength <= high.float()[:, None])
     return keep
 
 
-def _sigma(
-    draws: Draws, flux: Tensor, magnitude: Tensor, wavelength: Tensor, arm: Tensor, curves: tuple[Tensor, Tensor]
-):
-    """Returns the standard deviation of the noise, `(B, L)`."""
-    log_ratio = 0.7 - 0.14 * (magnitude - 19) + 0.42 * draws.normal("noise.level")
-    ratio = 10 ** log_ratio.clamp(math.log10(0.5), math.log10(50))
-    typical = flux.median(1, keepdim=True).values.clamp(min=1e-6)
-    share = draws.uniform("noise.share").float()[:, None] ** 2
-    last = curves[0].shape[1]
-    index = ((torch.log10(wavelength) - NOISE_START) / FINE_STEP).round().long().clamp(0, last - 1) + arm * last
+def _sigma(draws: Draws, flux: Tensor, log: Tensor, arm: Tensor, instrument: Instrument, curves: Tensor):
+    """Returns the standard deviation of the noise, `(B, L)`: that of the sky and of the photons of the object."""
+    level = instrument.noise * 10 ** (instrument.spread * draws.normal("noise.level").clamp(-2.5, 2.5))
+    last = curves.shape[-1]
+    index = ((log - NOISE_START) / FINE_STEP).round().long().clamp(0, last - 1) + arm * last
     sky, smooth = (curve.flatten()[index] for curve in curves)
-    variance = (1 - share) * sky**2 + share * smooth**2 * (flux.clamp(min=0) / typical)
-    return typical / ratio.float()[:, None] * variance.sqrt()
+    variance = sky**2 + smooth**2 * (flux.clamp(min=0) / instrument.background)
+    return level.float()[:, None] * variance.sqrt()
 
 
 def observe_spectrum(
     name: str,
     source: Source,
-    magnitude: Tensor,
     draws: Draws,
     templates: Templates,
     varied: bool = True,
@@ -192,7 +204,6 @@ def observe_spectrum(
     Arguments:
         name: of the modality, a key of `INSTRUMENTS`.
         source: the light of the objects, of absolute brightness.
-        magnitude: r, which sets the level of the noise, `(B,)`.
         draws: of the same objects.
         templates: where the noise curves are.
         varied: whether each object has a grid, ends, gaps and a scale of its own.
@@ -201,23 +212,34 @@ def observe_spectrum(
     Returns:
         flux, ivar and wavelength, each `(B, L)` float32, in the units of `Spectrum`.
     """
-    instrument, draws = INSTRUMENTS[name], draws.of(name)
+    draws = draws.of(name)
+    size = _CHUNK if source.fine.device.type == "cpu" else len(source)
+    parts = [
+        _observe(INSTRUMENTS[name], source[rows], draws[rows], templates, varied, noise)
+        for rows in torch.arange(len(source), device=source.fine.device).split(size)
+    ]
+    flux, ivar, wavelength = (torch.cat(values) for values in zip(*parts, strict=True))
+    return flux, ivar, wavelength
+
+
+def _observe(
+    instrument: Instrument, source: Source, draws: Draws, templates: Templates, varied: bool, noise: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     wavelength, arm = instrument.grid(draws, varied)
     wavelength = wavelength.contiguous()
-    flux = _true_flux(source, wavelength, arm, instrument, templates.lines(LINES))
-    log_loss = draws.uniform("fibre", -0.6, -0.05)
-    if varied:
-        log_loss = log_loss + draws.uniform("scale", -0.3, 0.3)
+    log = torch.log10(wavelength)
+    flux = _true_flux(source, wavelength, log, arm, instrument, templates)
+    log_loss, log_scale = draws.uniform("fibre", -0.6, -0.05), draws.uniform("scale", -0.3, 0.3) * varied
     flux = flux * (10**log_loss).float()[:, None]
-    curves = templates.data[f"noise.{instrument.name}"], templates.data[f"noise.{instrument.name}.smooth"]
-    sigma = _sigma(draws, flux, magnitude, wavelength, arm, curves)
-    calibration = _calibration(draws, wavelength, arm)
+    sigma = _sigma(draws, flux, log, arm, instrument, templates.data[f"noise.{instrument.name}"])
+    wavelength = wavelength.float()
+    calibration = _calibration(draws, wavelength, arm, instrument.calibration) * (10**log_scale).float()[:, None]
     flux, sigma = flux * calibration, sigma * calibration
     if noise:
         flux = flux + sigma * draws.noise("noise", flux.shape[1])
     misjudged = torch.exp(0.04 * draws.normal("noise.misjudged")).float()[:, None]
     ivar = _measured(draws, wavelength, varied) / (sigma * misjudged) ** 2
-    return flux, ivar, wavelength.float()
+    return flux, ivar, wavelength
 
 
 def empty_spectrum(name: str, count: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,6 +64,7 @@ def star_source(draws: Draws, p: dict[str, Tensor], templates: Templates) -> Sou
     zero = torch.zeros_like(p["redshift"])
     return Source(
         redshift=p["redshift"],
+        frame=p["redshift"],
         fine=fine,
         wide=wide,
         line=fine.new_zeros(len(fine), len(LINES)),

@@ -88,7 +88,7 @@ def _xp_light(source: Source, labels: tuple[Tensor, ...], draws: Draws, waveleng
     red = 70 + 30 * (wavelength - 6400) / 4100
     resolution = torch.where(wavelength < 6600, blue, red).clamp(20, 110)
     sigma = 1 / (2.3548 * resolution) / math.log(10) / WIDE_STEP  # in cells, at most 8
-    centre = (torch.log10(wavelength) - torch.log10(1 + source.redshift)[:, None] - WIDE_START) / WIDE_STEP
+    centre = (torch.log10(wavelength) - torch.log10(1 + source.frame)[:, None] - WIDE_START) / WIDE_STEP
     offset = torch.arange(-32, 33, device=wavelength.device)
     cell = centre.round().long()[..., None] + offset
     weight = torch.exp(-0.5 * ((cell - centre[..., None]) / sigma[..., None]) ** 2).float()
@@ -204,7 +204,7 @@ def _measured(survey: Survey, draws: Draws, count: int, varied: bool) -> Tensor:
     keep = torch.ones(len(draws), count, dtype=torch.bool, device=pixel.device)
     if survey.gaps:
         rate = 10 ** draws.uniform("bad.rate", -3.5, -2.0)
-        keep &= draws.noise("bad.pixels", count).abs() > (rate.float() * 1.2533)[:, None]
+        keep &= ~draws.rare("bad.pixels", count, rate, 0.01)
         u = draws.uniform("gaps", count=9)
         for k in range(0, 9, 3):
             half = 10 ** (0.3 + math.log10(0.02 * count) * u[:, k + 1]) / 2

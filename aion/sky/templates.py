@@ -1,6 +1,6 @@
 """The committed ingredients, the grids they are stored on, and how light is dimmed on its way.
 
-Two grids in log10 wavelength: the *fine* one (1e-4 dex, 1700 to 11210 A) for spectra and the *wide* one (1e-3 dex,
+Two grids in log10 wavelength: the *fine* one (1e-4 dex, 1343 to 11210 A) for spectra and the *wide* one (1e-3 dex,
 891 A to 31 micron) for photometry. Both reach beyond everything that any instrument sees at any redshift allowed, so
 no edge of a template lies inside an observed window. `aion/sky/README.md` names every source and licence.
 """
@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-FINE_START, FINE_STEP, FINE_SIZE = 3.2304, 1e-4, 8192
+FINE_START, FINE_STEP, FINE_SIZE = 3.1280, 1e-4, 9216
 WIDE_START, WIDE_STEP, WIDE_SIZE = 2.95, 1e-3, 2540
 NOISE_START = 3.544068044350276  # log10 of 3500 A; the noise curves have the step of the fine grid
 BANDS = (
@@ -39,6 +39,8 @@ BANDS = (
     "gaia-g",
     "gaia-bp",
     "gaia-rp",
+    *(f"hsc-{band}" for band in "grizy"),
+    *(f"sdss-{band}" for band in "ugriz"),
 )
 
 
@@ -60,6 +62,7 @@ class Templates:
     wide: Tensor
     star_fine: Tensor
     star_wide: Tensor
+    bands: dict[str, tuple[Tensor, slice]]  # weights on the wide grid, and where they are not 0
 
     def lines(self, names: tuple[str, ...]) -> Tensor:
         """Returns the vacuum rest wavelengths of emission lines in Angstrom, `(E,)` float64."""
@@ -74,19 +77,27 @@ class Templates:
         wide = 10 ** (WIDE_START + WIDE_STEP * torch.arange(WIDE_SIZE, dtype=torch.float64, device=device))
         for name in ("galaxy.fine", "galaxy.wide"):
             data[name] = data[name].to(torch.float64)
+        for name, grid in (("fine", fine), ("wide", wide)):
+            data[f"calzetti.{name}"] = calzetti(grid).float()
+        data["milky_way.wide"], data["milky_way.fine"] = milky_way(wide), milky_way(fine).float()
         curve = data.pop("filter.curve").to(torch.float64)
         # Nanomaggies of a source of f_lambda in 1e-17 erg/s/cm2/A are the photon-weighted mean over that of 1 nmgy.
         one = 3.631e-29 * 2.99792458e18 / 1e-17 / wide**2
         data["filter.weight"] = curve * wide**2 / (curve * wide**2 * one).sum(1, keepdim=True)
-        data["noise.desi"] = torch.stack([data.pop(f"noise.{arm}") for arm in "brz"]).float()
-        data["noise.desi.smooth"] = torch.stack([data.pop(f"noise.{arm}.smooth") for arm in "brz"]).float()
-        for name in ("noise.sdss", "noise.sdss.smooth"):
-            data[name] = data[name].float()[None]
+        bands = {}
+        for name, weight in zip(BANDS, data["filter.weight"], strict=True):
+            first, last = weight.nonzero().flatten()[[0, -1]].tolist()
+            bands[name] = weight, slice(first, last + 1)
+        # By instrument: sky and smooth, by arm, against wavelength.
+        suffixes = ("", ".smooth")
+        data["noise.desi"] = torch.stack([torch.stack([data.pop(f"noise.{a}{s}") for a in "brz"]) for s in suffixes])
+        data["noise.sdss"] = torch.stack([data.pop(f"noise.sdss{s}")[None] for s in suffixes])
+        data |= {name: data[name].float() for name in ("noise.desi", "noise.sdss")}
         first = int(data["star.first"])
         stars = torch.ones(len(data["star.fine"]), FINE_SIZE, device=device)
         stars[:, first:] = data.pop("star.fine").float()
         star_wide = _widen(stars, data["star.labels"][:, 0], fine, wide, first)
-        return Templates(data, fine, wide, stars, star_wide)
+        return Templates(data, fine, wide, stars, star_wide, bands)
 
 
 def _widen(stars: Tensor, teff: Tensor, fine: Tensor, wide: Tensor, first: int) -> Tensor:
@@ -115,7 +126,8 @@ def interpolate(values: Tensor, position: Tensor) -> Tensor:
     floor = position.floor().clamp(0, last)
     t = (position - floor).clamp(0, 1)
     index = floor.long()
-    a, b, c, d = (values.gather(1, (index + k).clamp(0, last)) for k in (-1, 0, 1, 2))
+    padded = torch.cat([values[:, :1], values, values[:, -1:], values[:, -1:]], 1)
+    a, b, c, d = (padded[:, k:].gather(1, index) for k in range(4))
     return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
 
 
@@ -161,7 +173,7 @@ def milky_way(wavelength: Tensor) -> Tensor:
 
 @cache
 def _distance_table(device: str) -> tuple[Tensor, Tensor]:
-    z = torch.linspace(0, 3, 6001, dtype=torch.float64, device=device)
+    z = torch.linspace(0, 5, 10001, dtype=torch.float64, device=device)
     inverse = 1 / torch.sqrt(0.3 * (1 + z) ** 3 + 0.7)
     comoving = torch.cat([z.new_zeros(1), ((inverse[1:] + inverse[:-1]) / 2 * z.diff()).cumsum(0)])
     return z, 299792.458 / 70 * comoving * (1 + z)

@@ -1,0 +1,65 @@
+"""What is published of each survey that the sky is seen by: seeing, depth, calibration and scale, with the sources.
+
+The one place where these numbers stand. Images, photometry and spectra take them from here. For DECam's i, which the
+Legacy Surveys have in places only, seeing and depth are plausible and not published medians.
+"""
+
+__all__ = ["PUBLISHED", "Published"]
+
+from dataclasses import dataclass
+
+_DEY = "Overview of the DESI Legacy Imaging Surveys (Dey et al., 2019), arXiv 1804.08657; legacysurvey.org/dr9"
+_HSC = "First data release of the Hyper Suprime-Cam SSP (Aihara et al., 2018), arXiv 1702.08449"
+_WISE = "The Wide-field Infrared Survey Explorer (Wright et al., 2010), arXiv 1008.0031; ivar of DR9 rows"
+_DESI = (
+    "Overview of the instrumentation for DESI (2022), arXiv 2205.10939; pipeline (Guy et al., 2023), arXiv 2209.14482"
+)
+_SDSS = "Multi-object spectrographs of SDSS and BOSS (Smee et al., 2013), arXiv 1208.2233"
+_GAIA = "Gaia DR3 (2023), arXiv 2208.00211; BP/RP spectra (De Angeli et al., 2023), arXiv 2206.06143"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Says how well a survey sees.
+
+    Arguments:
+        scale: arcsec per pixel of images; Angstrom per pixel of spectra, the smallest.
+        seeing: median FWHM of the point-spread function in arcsec, by band; the fibre's diameter of a spectrograph.
+        depth: AB magnitude of a point source at 5 sigma, by band.
+        calibration: relative error of the flux scale.
+        source: where it is published.
+    """
+
+    scale: float
+    seeing: dict[str, float]
+    depth: dict[str, float]
+    calibration: float
+    source: str
+
+
+PUBLISHED: dict[str, Published] = {
+    "decam": Published(
+        scale=0.262,
+        seeing={"g": 1.29, "r": 1.18, "i": 1.15, "z": 1.11},
+        depth={"g": 24.7, "r": 23.9, "i": 23.5, "z": 23.0},
+        calibration=0.01,
+        source=_DEY,
+    ),
+    "wise": Published(
+        scale=2.75,
+        seeing={"w1": 6.1, "w2": 6.4, "w3": 6.5, "w4": 12.0},
+        depth={"w1": 21.27, "w2": 20.39, "w3": 16.89, "w4": 14.52},
+        calibration=0.02,
+        source=_WISE,
+    ),
+    "hsc": Published(
+        scale=0.168,
+        seeing={"g": 0.72, "r": 0.67, "i": 0.56, "z": 0.63, "y": 0.64},
+        depth={"g": 26.8, "r": 26.4, "i": 26.4, "z": 25.5, "y": 24.7},
+        calibration=0.01,
+        source=_HSC,
+    ),
+    "desi_spectrum": Published(scale=0.8, seeing={"fibre": 1.5}, depth={}, calibration=0.025, source=_DESI),
+    "sdss_spectrum": Published(scale=0.8, seeing={"fibre": 3.0}, depth={}, calibration=0.04, source=_SDSS),
+    "gaia": Published(scale=0.059, seeing={"g": 0.18}, depth={"g": 20.7, "xp": 17.65}, calibration=0.002, source=_GAIA),
+}
