@@ -68,7 +68,7 @@ class LogisticProbe(Probe):
         weight = Z.new_zeros(count, Z.shape[1], requires_grad=True)
         bias = Z.new_zeros(count, requires_grad=True)
         penalty = basis.square().sum(0) / 2
-        options = {"max_iter": self.max_iter, "tolerance_grad": 1e-9, "tolerance_change": 1e-14, "history_size": 20}
+        options = {"max_iter": self.max_iter, "tolerance_grad": 1e-7, "tolerance_change": 1e-13, "history_size": 20}
         optimizer = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **options)
 
         def closure() -> Tensor:
