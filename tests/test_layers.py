@@ -28,7 +28,7 @@ LAYERS = (
     {"aion.official", "aion.generation", "aion.sources"},
     {"aion.storage"},
     {"aion.model"},
-    {"aion.benchmarks", "aion.recipes", "aion.demo"},
+    {"aion.benchmarks", "aion.recipes", "aion.demo", "aion.survey"},
     {"aion.__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -161,7 +161,8 @@ def test_embed_writes_what_the_model_gives(aion, bundle, samples, tmp_path):
     read = io.read(samples["desi-galaxy"])
     torch.testing.assert_close(table.embedding, model.embed(read))
     assert table.ids == io.object_ids(samples["desi-galaxy"])
-    assert table.metadata == {"model": str(bundle), "model_sha256": model.sha256, "pool": "mean"}
+    made = {"model": str(bundle), "model_sha256": model.sha256, "pool": "mean", "layer": "context", "dtype": "float32"}
+    assert made.items() <= table.metadata.items()
     assert list(table.columns["source"]) == [str(samples["desi-galaxy"])]
     assert list(table.columns["modalities"]) == ["desi_spectrum"]
     assert table.columns["tokens"].tolist() == model.tokenize(read).valid.sum(1).tolist()
@@ -201,7 +202,6 @@ def test_embed_leaves_out_what_it_is_told_to(aion, bundle, samples, tmp_path):
     assert list(io.read_embeddings(out).columns["modalities"]) == ["legacysurvey_flux_z"]
     out.unlink()
     refused(aion(*words, "--without", "legacysurvey_flux_z"), "nothing to embed", "desi_spectrum")
-    refused(aion(*words, "--without", "legacysurvey_flux_rr"), "no file has it; did you mean 'legacysurvey_flux_r'")
     assert not out.exists()
 
 
@@ -209,7 +209,7 @@ def test_embed_notes_what_the_model_does_not_know(aion, bundle, samples, tmp_pat
     file, out = samples["desi-galaxy-tractor"], tmp_path / "x.parquet"
     status, _, err = aion("embed", file, "-o", out, "--model", bundle)
     assert status == 0
-    assert err.startswith(f"aion: note: {file}: left out legacysurvey_flux_g, ")
+    assert err.startswith("aion: note: left out dec, legacysurvey_ebv, ")
     assert err.count("\n") == 1
 
 
@@ -225,15 +225,34 @@ def test_embed_takes_a_spectrum_of_no_known_survey_as_one_that_the_model_knows(a
     assert list(io.read_embeddings(out).columns["modalities"]) == ["desi_spectrum"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "foreign", "empty"])
-def test_embed_names_a_bad_file_and_writes_nothing(aion, bundle, samples, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["truncated", "foreign", "empty"])
+def test_embed_marks_a_bad_file_and_goes_on(aion, bundle, samples, tmp_path, kind):
     good, bad, out = samples["desi-galaxy"], tmp_path / "bad.fits", tmp_path / "x.parquet"
     if kind == "truncated":
         bad.write_bytes(good.read_bytes()[:30_000])
-    elif kind != "missing":
+    else:
         bad.write_bytes(b"" if kind == "empty" else b"not a FITS file at all\n" * 100)
-    refused(aion("embed", good, bad, "-o", out, "--model", bundle), str(bad))
+    status, text, err = aion("embed", good, bad, "-o", out, "--model", bundle)
+    assert (status, text) == (3, f"{out}  1 objects x 16\n")
+    assert err.startswith(f"aion: note: 1 rows or files failed, see the column status; the first: {bad}: cannot be read")
+    assert io.read_embeddings(out).ids == io.object_ids(good)
+    out.unlink()
+    refused(aion("embed", bad, "-o", out, "--model", bundle), "nothing could be embedded", str(bad))
     assert not out.exists()
+
+
+def test_embed_refuses_a_file_that_does_not_exist(aion, bundle, samples, tmp_path):
+    out = tmp_path / "x.parquet"
+    refused(aion("embed", samples["desi-galaxy"], tmp_path / "none.fits", "-o", out, "--model", bundle), "none.fits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_embed_shows_what_it_would_do(aion, bundle, samples, tmp_path):
+    status, text, _ = aion("embed", samples["desi-galaxy"], "-o", tmp_path / "x", "--model", bundle, "--dry-run")
+    tokens = AION.from_pretrained(bundle).tokenize(io.read(samples["desi-galaxy"])).valid.sum().item()
+    assert status == 0
+    assert f"  desi_spectrum  {tokens:.1f}\n" in text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_embed_keeps_an_older_output_after_an_error(aion, bundle, tmp_path):
@@ -393,5 +412,5 @@ def test_embed_leaves_out_objects_of_which_nothing_is_measured(aion, bundle, tmp
     ids, measured = io.object_ids(file), io.read(file)["sdss_spectrum"].measured.any(1)
     lost = [name for name, some in zip(ids, measured.tolist(), strict=True) if not some]
     assert status == 0
-    assert f"no row for {len(lost)} objects of which nothing is measured: {', '.join(lost)}\n" in err
+    assert f"{len(lost)} objects have no embedding: nothing is measured of them\n" in err
     assert io.read_embeddings(out).ids == [name for name in ids if name not in lost]

@@ -12,6 +12,7 @@ them. Astropy and pyarrow are loaded when they are first needed.
 __all__ = [
     "Embeddings",
     "FORMATS",
+    "Objects",
     "air_to_vacuum",
     "from_quantity",
     "from_specutils",
@@ -21,6 +22,7 @@ __all__ = [
     "object_ids",
     "read",
     "read_embeddings",
+    "read_objects",
     "read_redshift",
     "samples",
     "to_quantity",
@@ -33,6 +35,6 @@ from aion.io.catalogs import neighbours
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
 from aion.io.specutils import from_specutils, to_specutils
-from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
+from aion.io.surveys import FORMATS, Objects, identify, object_ids, read, read_objects, read_redshift, samples
 from aion.io.tables import from_table
 from aion.io.units import air_to_vacuum, vacuum_to_air
