@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING
 from aion import __version__
 
 if TYPE_CHECKING:
+    import torch
+
+    from aion.index import Index
     from aion.survey import Job
     from aion.survey.driver import Preview
+    from aion.survey.search import Found
 
 DEFAULT_MODEL = "aion-nano"
 
@@ -63,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_demo(verbs)
     _add_embed(verbs)
+    _add_explore(verbs)
     _add_info(verbs)
+    _add_search(verbs)
     _add_train(verbs)
     return parser
 
@@ -197,6 +203,23 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_explore(verbs) -> None:
+    parser = _add(
+        verbs,
+        "explore",
+        _explore,
+        "draw embeddings as an HTML page with a map to look around in",
+        "One self-contained page: a map of all objects, coloured by any column; point at one to see what it is, draw\n"
+        "around some to download their ids. Up to 100,000 objects.",
+        "aion explore embeddings.parquet -o map.html",
+    )
+    parser.add_argument("embeddings", type=Path, metavar="EMBEDDINGS", help="what aion embed wrote")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="HTML file to write")
+    parser.add_argument(
+        "--method", choices=["pca", "umap"], default="pca", help="how the map is made; umap is an extra (default: pca)"
+    )
+
+
 def _add_info(verbs) -> None:
     parser = _add(
         verbs,
@@ -213,6 +236,36 @@ def _add_info(verbs) -> None:
         metavar="MODEL",
         help=f"a shipped model, a folder, or owner/name on the Hugging Face Hub (default: {DEFAULT_MODEL})",
     )
+
+
+def _add_search(verbs) -> None:
+    parser = _add(
+        verbs,
+        "search",
+        _search,
+        "find the objects of an index that are most like others",
+        "Prints ids, positions and distances, nearest first. Files given with --like are embedded by the model; of\n"
+        "several objects the mean is looked for.",
+        "aion search embeddings.parquet --like coadd-galaxy.fits -k 20",
+    )
+    parser.add_argument(
+        "index", nargs="+", type=Path, metavar="INDEX", help="what aion embed wrote, or an index that --save wrote"
+    )
+    parser.add_argument("--like", action="append", default=[], type=Path, metavar="FILE", help="file of the object")
+    parser.add_argument("--id", action="append", default=[], dest="ids", metavar="ID", help="object of the index")
+    parser.add_argument("-k", type=_positive, default=20, metavar="K", help="how many (default: 20)")
+    parser.add_argument(
+        "--metric", choices=["cosine", "euclidean"], default="cosine", help="distance (default: cosine)"
+    )
+    parser.add_argument(
+        "--approximate", action="store_true", help="look into a few cells only (extra faiss) and print the recall"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the index, in float16, for the next search")
+    parser.add_argument(
+        "--images", action="append", default=[], metavar="SOURCE", help="where the objects found are, for --montage"
+    )
+    parser.add_argument("--montage", type=Path, metavar="PNG", help="draw the objects found, from --images")
+    _add_model(parser)
 
 
 def _add_train(verbs) -> None:
@@ -417,6 +470,58 @@ def _print_preview(seen: "Preview") -> None:
 
 def _note(text: str) -> None:
     print(f"aion: note: {text}", file=sys.stderr)
+
+
+# --- explore and search -----------------------------------------------------------------------------------------------
+
+
+def _explore(arguments: argparse.Namespace) -> None:
+    from aion.survey.explore import explore
+
+    _check_writable(arguments.output)
+    print(f"{arguments.output}  {explore(arguments.embeddings, arguments.output, method=arguments.method)} objects")
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    _share_cores()
+    from aion.index import Index
+    from aion.io import read
+    from aion.model import AION
+    from aion.survey.search import index_embeddings, montage, panels, search
+
+    if bool(arguments.like) == bool(arguments.ids) or (arguments.montage and not arguments.images):
+        msg = "wanted either --like or --id, and --images with --montage"
+        raise ValueError(msg)
+    saved = arguments.index[0].suffix == ".safetensors"
+    index = Index.load(arguments.index[0]) if saved else index_embeddings(arguments.index, arguments.metric)
+    if arguments.save:
+        index.save(arguments.save)
+    like, model = arguments.ids, None
+    if arguments.like:
+        dtype = _dtype(index)
+        model = AION.from_pretrained(arguments.model, device=arguments.device, dtype=dtype)
+        like = {name: value for file in arguments.like for name, value in read(file).items()}
+    found = search(index, like, arguments.k, model=model, approximate=arguments.approximate)
+    _print_found(found)
+    if arguments.montage:
+        titles = {name: f"{name}  {distance:.3g}" for name, distance in zip(found.ids, found.distance, strict=True)}
+        montage(panels(arguments.images, titles)).savefig(arguments.montage, dpi=100)
+        print(arguments.montage)
+
+
+def _dtype(index: "Index") -> "torch.dtype":
+    import torch
+
+    return getattr(torch, str(index.facts.get("dtype", "float32")))
+
+
+def _print_found(found: "Found") -> None:
+    rows = [("object_id", *found.columns, "distance")]
+    for i, name in enumerate(found.ids):
+        rows.append((name, *(f"{value[i]:.5f}" for value in found.columns.values()), f"{found.distance[i]:.4g}"))
+    _table("nearest", rows)
+    if found.recall is not None:
+        print(f"recall against the exact search: {found.recall:.2f}")
 
 
 def _check_writable(path: Path) -> None:

@@ -161,7 +161,12 @@ def embed_survey(
     plan = {**facts, **_settings(job), "units": planned}
     manifest = Manifest(Path(output), plan)
     todo = [number for number in manifest.missing() if number % world == rank]
-    (_run_dask if engine == "dask" else _run_here)(manifest, job, planned, todo, workers)
+    try:
+        (_run_dask if engine == "dask" else _run_here)(manifest, job, planned, todo, workers)
+    except Exception:
+        if world == 1 and len(manifest.missing()) == len(planned):  # nothing is finished that could be gone on with
+            manifest.remove()
+        raise
     if engine == "torchrun" and rank == 0:
         while manifest.missing():
             time.sleep(0.2)

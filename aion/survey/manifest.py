@@ -102,7 +102,7 @@ class Manifest:
         _write(self._path(number), lambda stream: pyarrow.parquet.write_table(table, stream))
 
     def merge(self, facts: Mapping[str, object]) -> Report:
-        """Writes the output of all parts, in order, and removes them. If no row has an embedding nothing is written.
+        """Writes the output of all parts, in order, and removes them; without any embedding nothing is written.
 
         Raises:
             ValueError: if no object has an embedding.
@@ -131,6 +131,7 @@ class Manifest:
                 for group in _groups(tables()):
                     writer.write_table(group.replace_schema_metadata(metadata))
             if not counts[OK]:
+                self.remove()
                 msg = f"nothing could be embedded: {fault or 'nothing was measured of any object'}"
                 raise ValueError(msg)
 
