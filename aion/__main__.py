@@ -500,7 +500,9 @@ def _search(arguments: argparse.Namespace) -> None:
     if arguments.like:
         dtype = _dtype(index)
         model = AION.from_pretrained(arguments.model, device=arguments.device, dtype=dtype)
-        like = {name: value for file in arguments.like for name, value in read(file).items()}
+        like = {}
+        for name, value in (pair for file in arguments.like for pair in read(file).items()):
+            like[name] = type(value).stack([like[name], value]) if name in like else value
     found = search(index, like, arguments.k, model=model, approximate=arguments.approximate)
     _print_found(found)
     if arguments.montage:

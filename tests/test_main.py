@@ -14,7 +14,7 @@ from aion.__main__ import _parser, main
 from aion.tokenizers import ScalarTokenizer, SpectrumTokenizer
 
 KNOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_flux_z", "redshift")
-VERBS = ("demo", "embed", "info", "train")
+VERBS = ("demo", "embed", "explore", "info", "search", "train")
 RECIPE = """
 name = "trial"
 seed = 1
@@ -202,6 +202,7 @@ def test_embed_leaves_out_what_it_is_told_to(aion, bundle, samples, tmp_path):
     assert list(io.read_embeddings(out).columns["modalities"]) == ["legacysurvey_flux_z"]
     out.unlink()
     refused(aion(*words, "--without", "legacysurvey_flux_z"), "nothing to embed", "desi_spectrum")
+    refused(aion(*words, "--without", "legacysurvey_flux_rr"), "did you mean 'legacysurvey_flux_r'")
     assert not out.exists()
 
 
@@ -234,7 +235,9 @@ def test_embed_marks_a_bad_file_and_goes_on(aion, bundle, samples, tmp_path, kin
         bad.write_bytes(b"" if kind == "empty" else b"not a FITS file at all\n" * 100)
     status, text, err = aion("embed", good, bad, "-o", out, "--model", bundle)
     assert (status, text) == (3, f"{out}  1 objects x 16\n")
-    assert err.startswith(f"aion: note: 1 rows or files failed, see the column status; the first: {bad}: cannot be read")
+    assert err.startswith(
+        f"aion: note: 1 rows or files failed, see the column status; the first: {bad}: cannot be read"
+    )
     assert io.read_embeddings(out).ids == io.object_ids(good)
     out.unlink()
     refused(aion("embed", bad, "-o", out, "--model", bundle), "nothing could be embedded", str(bad))
@@ -286,6 +289,45 @@ def test_embed_names_format_and_model_that_do_not_exist(aion, bundle, samples, t
     refused(aion(*words, "--model", bundle, "--format", "desi-coad"), "did you mean 'desi-coadd'")
     refused(aion(*words, "--model", tmp_path / "none"), "no bundle")
     refused(aion(*words, "--model", bundle, "--device", "gpu"), "device 'gpu'", "try 'cpu'")
+
+
+# ---- explore and search
+
+
+@pytest.fixture(scope="module")
+def embeddings(bundle, root, tmp_path_factory):
+    """Embeds a sweep."""
+    out = tmp_path_factory.mktemp("embeddings") / "x.parquet"
+    sweep = root / "tests" / "data" / "sweep-310m005-320p000.fits.gz"
+    assert main(["embed", str(sweep), "-o", str(out), "--model", str(bundle)]) == 0
+    return out
+
+
+def test_search_prints_the_nearest(aion, bundle, embeddings, samples, tmp_path):
+    ids = io.read_embeddings(embeddings).ids
+    status, text, err = aion("search", embeddings, "--id", ids[0], "-k", 3, "--save", tmp_path / "i.safetensors")
+    lines = text.splitlines()
+    assert (status, err, lines[0]) == (0, "", "nearest")
+    assert lines[1].split() == ["object_id", "ra", "dec", "distance"]
+    assert [line.split()[0] in ids[1:] for line in lines[2:5]] == [True] * 3
+    assert aion("search", tmp_path / "i.safetensors", "--id", ids[0], "-k", 3)[1] == text
+    like = aion("search", embeddings, "--like", samples["desi-galaxy-tractor"], "-k", 2, "--model", bundle)
+    assert like[0] == 0
+    assert like[1].count("\n") == 5
+
+
+def test_search_refuses_what_it_cannot_do(aion, bundle, embeddings, samples, tmp_path):
+    refused(aion("search", embeddings), "either --like or --id")
+    refused(aion("search", embeddings, "--id", "none"), "no object 'none'")
+    refused(aion("search", embeddings, "--like", samples["desi-galaxy"]), "the index was made by the model")
+    refused(aion("search", tmp_path / "none.parquet", "--id", "a"), "no such file")
+
+
+def test_explore_writes_a_page(aion, embeddings, tmp_path):
+    out, count = tmp_path / "map.html", len(io.read_embeddings(embeddings).ids)
+    assert aion("explore", embeddings, "-o", out) == (0, f"{out}  {count} objects\n", "")
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    refused(aion("explore", tmp_path / "none.parquet", "-o", out), "no such file")
 
 
 # ---- the other verbs

@@ -123,7 +123,7 @@ def test_nothing_at_all_is_an_error_and_keeps_the_older_output(sky, job, tmp_pat
     (tmp_path / "x.parquet").write_bytes(b"older")
     for path in sky.iterdir():
         path.write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(ValueError, match="nothing could be embedded: .*part-0"):
+    with pytest.raises(ValueError, match=r"nothing could be embedded: .*part-0"):
         embed_survey([sky], tmp_path / "x.parquet", job)
     assert (tmp_path / "x.parquet").read_bytes() == b"older"
 
@@ -269,3 +269,10 @@ def test_dask_without_the_extra_names_it(sky, job, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ModuleNotFoundError, match=r"aion-toolkit\[dask\]"):
         embed_survey([sky], tmp_path / "x.parquet", job, engine="dask")
+
+
+def test_two_workers_of_dask_make_the_same_file(sky, job, tmp_path):
+    pytest.importorskip("distributed")
+    embed_survey([sky], tmp_path / "whole.parquet", job, rows=2)
+    assert embed_survey([sky], tmp_path / "x.parquet", job, rows=2, engine="dask", workers=2).objects == 6
+    assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()

@@ -6,6 +6,7 @@ part of a unit, which depends on nothing but the plan, and the manifest joins th
 
 __all__ = ["ENGINES", "Job", "Preview", "embed_survey", "preview"]
 
+import difflib
 import functools
 import json
 import os
@@ -81,6 +82,9 @@ def _prepare(text: str) -> tuple[Reader, Embedder]:
     dtype = job.dtype if job.dtype == "auto" else getattr(torch, job.dtype, job.dtype)
     model = AION.from_pretrained(job.model, device=job.device, dtype=dtype)
     kinds = {name: model.tokenizer(name).observation for name in model.modalities}
+    for name in job.without:
+        if name not in model.modalities and difflib.get_close_matches(name, model.modalities, cutoff=0.8):
+            model.tokenizer(name)  # almost a name of the model's: left in by mistake, it would leak into the embedding
     for name in (*job.columns, *((job.known_as,) if job.known_as else ())):
         model.tokenizer(name)  # an unknown name is refused here, with the near misses
     tokens = 16384 if model.device.type == "cpu" else 131072

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 OK, EMPTY, FAILED = "ok", "nothing measured", "failed: "
 _QUANTILES = (0.05, 0.16, 0.5, 0.84, 0.95)
 _TOKENIZED = 64  # objects that are tokenized at once: the pixels of a spectrum take far more memory than its tokens
-_UNITS = {"ra": "deg", "dec": "deg", "flux": "nmgy", "parallax": "mas", "ebv": "mag", "shape_r": "arcsec"}
+# Of columns that begin so; all other predictions are plain numbers.
+_UNITS = {
+    "ra": "deg",
+    "dec": "deg",
+    "gaia_parallax": "mas",
+    "legacysurvey_ebv": "mag",
+    "legacysurvey_flux": "nmgy",
+    "legacysurvey_shape_r": "arcsec",
+}
 
 
 class Embedder:
@@ -227,9 +235,8 @@ class Embedder:
 
 def _metadata(column: str) -> dict[str, str] | None:
     """Returns the unit of a column."""
-    name = column.rpartition("_")[0] or column
-    unit = _UNITS.get(name) or next((u for key, u in _UNITS.items() if len(key) > 3 and key in name), None)
-    return {"unit": unit} if unit and "hsc" not in name else None
+    unit = next((unit for key, unit in _UNITS.items() if column == key or column.startswith(f"{key}_")), None)
+    return {"unit": unit} if unit else None
 
 
 def _tokenizers(model: AION) -> str:
