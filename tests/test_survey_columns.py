@@ -21,7 +21,10 @@ KINDS = {
 def spectra(*rows, unit=None):
     """Makes a column of spectra of (flux, ivar, wavelength)."""
     names = ("flux", "ivar", "lambda")
-    arrays = [pyarrow.array([None if r is None else list(r[i]) for r in rows], "list<item: double>") for i in range(3)]
+    arrays = [
+        pyarrow.array([None if r is None else list(r[i]) for r in rows], pyarrow.list_(pyarrow.float64()))
+        for i in range(3)
+    ]
     fields = [
         pyarrow.field(n, a.type, metadata={"unit": unit} if unit and n == "flux" else None)
         for n, a in zip(names, arrays, strict=True)

@@ -14,6 +14,7 @@ __all__ = [
     "FORMATS",
     "Objects",
     "air_to_vacuum",
+    "crossmatch",
     "from_quantity",
     "from_specutils",
     "from_table",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 from aion.io.catalogs import neighbours
+from aion.io.crossmatch import crossmatch
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
 from aion.io.specutils import from_specutils, to_specutils

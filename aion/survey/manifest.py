@@ -73,7 +73,7 @@ class Manifest:
         if path.exists():
             self._compare(json.loads(path.read_text(encoding="utf-8")))
         else:
-            _write(path, lambda stream: stream.write(json.dumps(self.plan, indent=1).encode()))
+            _write(path, lambda stream: stream.write(json.dumps(self.plan).encode()))
 
     def _compare(self, earlier: Mapping[str, object]) -> None:
         for key in (*self.plan, *earlier):

@@ -11,6 +11,7 @@ import glob
 import re
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -108,14 +109,17 @@ def _find_on_hub(source: str) -> list[str]:
         raise FileNotFoundError(msg) from error
 
 
-def _open(path: str) -> "ParquetFile":
+@contextmanager
+def _opened(path: str) -> "Iterator[ParquetFile]":
     import pyarrow.parquet
 
-    if path.startswith("hf://"):
-        from huggingface_hub import HfFileSystem
+    with ExitStack() as stack:
+        source = path
+        if path.startswith("hf://"):
+            from huggingface_hub import HfFileSystem
 
-        return pyarrow.parquet.ParquetFile(HfFileSystem().open(path.removeprefix("hf://"), "rb"))
-    return pyarrow.parquet.ParquetFile(path)
+            source = stack.enter_context(HfFileSystem().open(path.removeprefix("hf://"), "rb"))
+        yield stack.enter_context(pyarrow.parquet.ParquetFile(source))
 
 
 def is_parquet(path: str) -> bool:
@@ -160,7 +164,8 @@ def _count(path: str, whole: bool) -> int | None:
     """Returns the number of rows, None where it is not known (`whole`: without reading the file) or not readable."""
     try:
         if is_parquet(path):
-            return _open(path).metadata.num_rows
+            with _opened(path) as file:
+                return file.metadata.num_rows
         return len(io.object_ids(path)) if whole else None
     except Exception:  # what is wrong with the file is said when it is read
         return None
@@ -204,36 +209,36 @@ class Reader:
         """Returns which columns of a Parquet file are read, None if it is read by `aion.io`."""
         if not is_parquet(path):
             return None
-        columns = find_columns(_open(path).schema_arrow, self._wanted, self._given, path)
+        with _opened(path) as file:
+            return self._columns(file, path)
+
+    def _columns(self, file: "ParquetFile", path: str) -> Columns | None:
+        wanted = {name: kind for name, kind in self.kinds.items() if name not in self.without}
+        known = self.known_as and "spectrum" in file.schema_arrow.names
+        given = {**({self.known_as: "spectrum"} if known else {}), **self.columns}
+        columns = find_columns(file.schema_arrow, wanted, given, path)
         return columns if columns.modalities else None
 
-    @property
-    def _wanted(self) -> dict[str, type[Observation]]:
-        return {name: kind for name, kind in self.kinds.items() if name not in self.without}
-
-    @property
-    def _given(self) -> dict[str, str]:
-        return {**({self.known_as: "spectrum"} if self.known_as else {}), **self.columns}
-
     def _slice(self, each: Slice) -> Iterator[Rows]:
-        columns = self.map_of(each.path)
-        if columns is None:
-            yield from self._whole(each)
-            return
-        for start, batch in _batches(_open(each.path), each, columns.needed):
-            yield self._rows(each.path, start, batch, columns)
+        if is_parquet(each.path):
+            with _opened(each.path) as file:
+                if columns := self._columns(file, each.path):
+                    for start, batch in _batches(file, each, columns.needed):
+                        yield self._rows(each.path, start, batch, columns)
+                    return
+        yield from self._whole(each)
 
     def _whole(self, each: Slice) -> Iterator[Rows]:
         objects = io.read_objects(each.path, self.format, **(self.options or {}))
         given = dict(objects.observations)
         if self.known_as and "spectrum" in given:
             given[self.known_as] = given.pop("spectrum")
-        known = {name: value for name, value in given.items() if name in self._wanted}
+        wanted = [name for name in self.kinds if name not in self.without]
+        known = {name: value for name, value in given.items() if name in wanted}
         stop = len(objects.ids) if each.stop is None else each.stop
         if not known:
             hint = "; a spectrum of no known survey must be given a name (--as)" if "spectrum" in given else ""
-            wanted = ", ".join(self._wanted)
-            msg = f"nothing to embed: the model knows {wanted}; given {', '.join(given) or 'none'}{hint}"
+            msg = f"nothing to embed: the model knows {', '.join(wanted)}; given {', '.join(given) or 'none'}{hint}"
             raise ValueError(msg)
         unread = tuple(name for name in given if name not in self.kinds)
         for start in range(each.start, stop, PIECE):
