@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING
 from aion import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
+    import torch
 
-    from aion.model import AION
-    from aion.observations import Observation
-
-    Table = tuple[str, list[str], dict[str, Observation]]  # source, ids, observations
+    from aion.index import Index
+    from aion.survey import Job
+    from aion.survey.driver import Preview
+    from aion.survey.search import Found
 
 DEFAULT_MODEL = "aion-nano"
 DEFAULT_FORECASTER = "forecaster-nano"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns the exit status: 0, 2 for refused input, 130 if interrupted."""
+    """Runs a verb and returns the exit status: 0, 2 for refused input, 3 if rows failed, 130 if interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # `aion info ... | head`: whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("aion: interrupted", file=sys.stderr)
         return 130
-    except (FloatingPointError, OSError, TypeError, ValueError) as error:
+    except (FloatingPointError, ModuleNotFoundError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"aion: error: {_whose()}{_explain(error)}", file=sys.stderr, flush=True)
         return 2
-    return 0
+    return status
 
 
 def _whose() -> str:
@@ -73,9 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_demo(verbs)
     _add_embed(verbs)
+    _add_explore(verbs)
     _add_forecast(verbs)
     _add_info(verbs)
     _add_physics(verbs)
+    _add_search(verbs)
     _add_sky(verbs)
     _add_train(verbs)
     return parser
@@ -133,26 +135,74 @@ def _add_embed(verbs) -> None:
         verbs,
         "embed",
         _embed,
-        "embed the objects of files and write them to a Parquet table",
-        "One row per object: its id, the file it is from, the modalities and the number of tokens that went in, and\n"
-        "the embedding. Everything read that the model knows is used; what it does not know is named in a note.",
+        "embed the objects of files or whole surveys and write them to a Parquet table",
+        "One row per object: its id, position, embedding, the modalities and the number of tokens that went in, and a\n"
+        "status. Everything read that the model knows is used; what it does not know is named in a note. A row or\n"
+        "file that fails is a row that says why, and exit status 3. Started again after an interruption it goes on.",
         "aion embed coadd-*.fits -o embeddings.parquet",
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files that aion.io.read reads")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="files that aion.io.read reads, globs, folders of Parquet or HATS, owner/name of a data set on the Hub",
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="Parquet file to write")
+    _add_columns(parser)
+    parser.add_argument(
+        "--predict", action="extend", default=[], type=_names, metavar="NAME[,NAME]", help="scalars to predict as well"
+    )
+    parser.add_argument("--pool", choices=["mean"], default="mean", help="how tokens become one vector (default: mean)")
+    parser.add_argument(
+        "--layer", choices=["context", "encoder"], default="context", help="layer to embed by (default: context)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "bfloat16", "float16", "float32"],
+        default="float32",
+        help="type of the transformer's numbers; auto takes bfloat16 where that is fast (default: float32)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=lambda text: None if text == "auto" else _positive(text),
+        metavar="N",
+        help="most objects at once; auto goes by their tokens (default: auto)",
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="stop after so many rows")
+    parser.add_argument("--dry-run", action="store_true", help="print the column map and the tokens; write nothing")
+    parser.add_argument(
+        "--engine", choices=["local", "dask", "torchrun"], default="local", help="what shares the work (default: local)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        default=2,
+        metavar="N",
+        help="of Dask: number of local processes, or the address of a scheduler (default: 2)",
+    )
+    parser.add_argument(
+        "--part", type=_share, metavar="I/N", help="only the I-th share, from 0; a run without it joins all shares"
+    )
+    _add_model(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", help="format of the files (default: told from each file's content)")
+    parser.add_argument(
+        "--columns",
+        action="extend",
+        default=[],
+        type=_pairs,
+        metavar="NAME=COLUMN[,...]",
+        help="columns of Parquet files by modality, where their names do not tell",
+    )
     parser.add_argument(
         "--join",
         action="store_true",
         help="the files are different modalities of the same objects in the same order: one row for each object",
     )
     parser.add_argument(
-        "--without",
-        action="append",
-        default=[],
-        type=lambda text: text.split(","),
-        metavar="NAME[,NAME]",
-        help="leave modalities out",
+        "--without", action="extend", default=[], type=_names, metavar="NAME[,NAME]", help="leave modalities out"
     )
     parser.add_argument(
         "--as", dest="known_as", metavar="NAME", help="modality as which spectra of no known survey are embedded"
@@ -160,11 +210,23 @@ def _add_embed(verbs) -> None:
     parser.add_argument(
         "--unit", help="flux unit of files that do not state theirs, such as '1e-17 erg/(s cm2 Angstrom)'"
     )
-    parser.add_argument("--pool", choices=["mean"], default="mean", help="how tokens become one vector (default: mean)")
-    parser.add_argument(
-        "--batch-size", type=_positive, default=64, metavar="N", help="objects at once; changes no result (default: 64)"
+
+
+def _add_explore(verbs) -> None:
+    parser = _add(
+        verbs,
+        "explore",
+        _explore,
+        "draw embeddings as an HTML page with a map to look around in",
+        "One self-contained page: a map of all objects, coloured by any column; point at one to see what it is, draw\n"
+        "around some to download their ids. Up to 100,000 objects.",
+        "aion explore embeddings.parquet -o map.html",
     )
-    _add_model(parser)
+    parser.add_argument("embeddings", type=Path, metavar="EMBEDDINGS", help="what aion embed wrote")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="HTML file to write")
+    parser.add_argument(
+        "--method", choices=["pca", "umap"], default="pca", help="how the map is made; umap is an extra (default: pca)"
+    )
 
 
 def _add_forecast(verbs) -> None:
@@ -262,6 +324,36 @@ def _add_sky(verbs) -> None:
     _add_device(parser, default="cpu")
 
 
+def _add_search(verbs) -> None:
+    parser = _add(
+        verbs,
+        "search",
+        _search,
+        "find the objects of an index that are most like others",
+        "Prints ids, positions and distances, nearest first. Files given with --like are embedded by the model; of\n"
+        "several objects the mean is looked for.",
+        "aion search embeddings.parquet --like coadd-galaxy.fits -k 20",
+    )
+    parser.add_argument(
+        "index", nargs="+", type=Path, metavar="INDEX", help="what aion embed wrote, or an index that --save wrote"
+    )
+    parser.add_argument("--like", action="append", default=[], type=Path, metavar="FILE", help="file of the object")
+    parser.add_argument("--id", action="append", default=[], dest="ids", metavar="ID", help="object of the index")
+    parser.add_argument("-k", type=_positive, default=20, metavar="K", help="how many (default: 20)")
+    parser.add_argument(
+        "--metric", choices=["cosine", "euclidean"], default="cosine", help="distance (default: cosine)"
+    )
+    parser.add_argument(
+        "--approximate", action="store_true", help="look into a few cells only (extra faiss) and print the recall"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the index, in float16, for the next search")
+    parser.add_argument(
+        "--images", action="append", default=[], metavar="SOURCE", help="where the objects found are, for --montage"
+    )
+    parser.add_argument("--montage", type=Path, metavar="PNG", help="draw the objects found, from --images")
+    _add_model(parser)
+
+
 def _add_train(verbs) -> None:
     parser = _add(
         verbs,
@@ -284,6 +376,26 @@ def _positive(text: str) -> int:
         msg = f"wanted a whole number of at least 1, given {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = [tuple(each.split("=", 1)) for each in _names(text)]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        msg = f"wanted NAME=COLUMN, given {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return pairs
+
+
+def _share(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        msg = f"wanted I/N with I from 0 to N - 1, such as 0/16, given {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(first), int(second)
 
 
 # --- verbs ------------------------------------------------------------------------------------------------------------
@@ -430,33 +542,130 @@ def _table(title: str, rows: Sequence[Sequence[object]]) -> None:
 # --- embed ------------------------------------------------------------------------------------------------------------
 
 
-def _embed(arguments: argparse.Namespace) -> None:
+def _embed(arguments: argparse.Namespace) -> int:
     _share_cores()
-    import numpy as np
-
-    from aion.io import write_embeddings
-    from aion.model import AION
+    from aion.survey import embed_survey, preview
 
     _check_writable(arguments.output)
-    model = AION.from_pretrained(arguments.model, device=arguments.device)
-    tables = _read(arguments.files, arguments, model)
-    if arguments.join:
-        tables = [_join(tables)]
-    columns = [_embed_table(model, *table, arguments) for table in tables]
-    sources = [source for source, *_ in tables]
-    ids = [name for kept, *_ in columns for name in kept]
-    write_embeddings(
+    job = _job(arguments)
+    if arguments.dry_run:
+        _print_preview(preview(arguments.source, job, arguments.limit))
+        return 0
+    report = embed_survey(
+        arguments.source,
         arguments.output,
-        ids,
-        np.concatenate([vectors for _, vectors, _, _ in columns]),
-        columns={
-            "source": [source for source, (kept, *_) in zip(sources, columns, strict=True) for _ in kept],
-            "modalities": [text for _, _, texts, _ in columns for text in texts],
-            "tokens": np.concatenate([tokens for *_, tokens in columns]),
-        },
-        metadata={"model": arguments.model, "model_sha256": model.sha256, "pool": arguments.pool},
+        job,
+        limit=arguments.limit,
+        engine=arguments.engine,
+        workers=arguments.workers,
+        part=arguments.part,
     )
-    print(f"{arguments.output}  {len(ids)} objects x {model.dim}")
+    if report is None:
+        print(f"{arguments.output}.parts  this share is finished")
+        return 0
+    unread, coverage = report.notes["unread"], report.notes["coverage"]
+    if unread:
+        _note(f"left out {', '.join(unread)}, which the model does not know")
+    for name, share in coverage.items():
+        _note(f"{name}: down to {share:.0%} of the measured values are read")
+    if report.empty:
+        _note(f"{report.empty} objects have no embedding: nothing is measured of them")
+    if report.duplicates:
+        _note(f"{report.duplicates} rows have an id that an earlier row has")
+    if report.failed:
+        _note(f"{report.failed} rows or files failed, see the column status; the first: {report.first_fault}")
+    print(f"{arguments.output}  {report.embedded} objects x {report.dim}")
+    return 3 if report.failed else 0
+
+
+def _job(arguments: argparse.Namespace) -> "Job":
+    from aion.survey import Job
+
+    return Job(
+        model=arguments.model,
+        predict=tuple(arguments.predict),
+        pool=arguments.pool,
+        layer=arguments.layer,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+        columns=dict(arguments.columns),
+        format=arguments.format,
+        options={} if arguments.unit is None else {"unit": arguments.unit},
+        known_as=arguments.known_as,
+        without=tuple(arguments.without),
+        join=arguments.join,
+    )
+
+
+def _print_preview(seen: "Preview") -> None:
+    rows = "unknown until they are read" if seen.rows is None else f"{seen.rows:,}"
+    _table("source", [("files", f"{seen.files:,}"), ("rows", rows)])
+    _table("column map", list(seen.columns.items()) or [("none: read by the format of the files",)])
+    per_object = sum(seen.tokens.values())
+    _table(f"tokens of an object, mean of {seen.objects}", [
+        *((name, f"{number:.1f}") for name, number in seen.tokens.items()),
+        ("together", f"{per_object:.1f}"),
+        *([("all rows", f"{per_object * seen.rows:,.0f}")] if seen.rows else []),
+    ])  # fmt: skip
+
+
+def _note(text: str) -> None:
+    print(f"aion: note: {text}", file=sys.stderr)
+
+
+# --- explore and search -----------------------------------------------------------------------------------------------
+
+
+def _explore(arguments: argparse.Namespace) -> None:
+    from aion.survey.explore import explore
+
+    _check_writable(arguments.output)
+    print(f"{arguments.output}  {explore(arguments.embeddings, arguments.output, method=arguments.method)} objects")
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    _share_cores()
+    from aion.index import Index
+    from aion.io import read
+    from aion.model import AION
+    from aion.survey.search import index_embeddings, montage, panels, search
+
+    if bool(arguments.like) == bool(arguments.ids) or (arguments.montage and not arguments.images):
+        msg = "wanted either --like or --id, and --images with --montage"
+        raise ValueError(msg)
+    saved = arguments.index[0].suffix == ".safetensors"
+    index = Index.load(arguments.index[0]) if saved else index_embeddings(arguments.index, arguments.metric)
+    if arguments.save:
+        index.save(arguments.save)
+    like, model = arguments.ids, None
+    if arguments.like:
+        dtype = _dtype(index)
+        model = AION.from_pretrained(arguments.model, device=arguments.device, dtype=dtype)
+        like = {}
+        for name, value in (pair for file in arguments.like for pair in read(file).items()):
+            like[name] = type(value).stack([like[name], value]) if name in like else value
+    found = search(index, like, arguments.k, model=model, approximate=arguments.approximate)
+    _print_found(found)
+    if arguments.montage:
+        titles = {name: f"{name}  {distance:.3g}" for name, distance in zip(found.ids, found.distance, strict=True)}
+        montage(panels(arguments.images, titles)).savefig(arguments.montage, dpi=100)
+        print(arguments.montage)
+
+
+def _dtype(index: "Index") -> "torch.dtype":
+    import torch
+
+    return getattr(torch, str(index.facts.get("dtype", "float32")))
+
+
+def _print_found(found: "Found") -> None:
+    rows = [("object_id", *found.columns, "distance")]
+    for i, name in enumerate(found.ids):
+        rows.append((name, *(f"{value[i]:.5f}" for value in found.columns.values()), f"{found.distance[i]:.4g}"))
+    _table("nearest", rows)
+    if found.recall is not None:
+        print(f"recall against the exact search: {found.recall:.2f}")
 
 
 def _check_writable(path: Path) -> None:
@@ -473,112 +682,6 @@ def _check_writable(path: Path) -> None:
     except OSError as error:
         msg = f"cannot write {path}: {(error.strerror or str(error)).lower()}"
         raise PermissionError(msg) from error
-
-
-def _read(files: Sequence[Path], arguments: argparse.Namespace, model: "AION") -> "list[Table]":
-    """Reads files and leaves out what was asked to be left out, and, with a note, what the model does not know."""
-    from aion.io import object_ids, read
-    from aion.observations import near_miss
-
-    options = {} if arguments.unit is None else {"unit": arguments.unit}
-    tables = [
-        (str(path), object_ids(path, format=arguments.format), read(path, arguments.format, **options))
-        for path in files
-    ]
-    found = {name for *_, observations in tables for name in observations}
-    without = {name for names in arguments.without for name in names}
-    if absent := sorted(without - found):
-        msg = f"--without {absent[0]}: no file has it; {near_miss(absent[0], found)}"
-        raise ValueError(msg)
-    return [(source, ids, _select(source, values, without, arguments, model)) for source, ids, values in tables]
-
-
-def _select(
-    source: str,
-    observations: "dict[str, Observation]",
-    without: set[str],
-    arguments: argparse.Namespace,
-    model: "AION",
-) -> "dict[str, Observation]":
-    given = {name: value for name, value in observations.items() if name not in without}
-    if arguments.known_as and "spectrum" in given:
-        model.tokenizer(arguments.known_as)  # an unknown name is refused here, with the near misses
-        given[arguments.known_as] = given.pop("spectrum")
-    known = {name: value for name, value in given.items() if name in model.modalities}
-    unknown = ", ".join(name for name in given if name not in model.modalities)
-    if not known:
-        hint = " (--as gives a spectrum of no known survey a name)" if "spectrum" in given else ""
-        wanted = ", ".join(model.modalities)
-        msg = f"{source}: nothing to embed: the model knows {wanted}; given {unknown or 'none'}{hint}"
-        raise ValueError(msg)
-    if unknown:
-        print(f"aion: note: {source}: left out {unknown}, which the model does not know", file=sys.stderr)
-    return known
-
-
-def _join(tables: "Sequence[Table]") -> "Table":
-    """Makes one table of files that hold different modalities of the same objects; ids are those of the first."""
-    sizes = {source: len(ids) for source, ids, _ in tables}
-    if len(set(sizes.values())) > 1:
-        given = ", ".join(f"{source}: {size}" for source, size in sizes.items())
-        msg = f"--join: every file must hold the same objects, given {given}"
-        raise ValueError(msg)
-    joined: dict[str, Observation] = {}
-    for source, _, observations in tables:
-        if twice := set(joined) & set(observations):
-            msg = f"--join: {source} holds {sorted(twice)[0]!r}, which an earlier file has too"
-            raise ValueError(msg)
-        joined |= observations
-    return " + ".join(sizes), tables[0][1], joined
-
-
-def _embed_table(
-    model: "AION", source: str, ids: list[str], observations: "dict[str, Observation]", arguments: argparse.Namespace
-) -> "tuple[list[str], np.ndarray, list[str], np.ndarray]":
-    """Returns ids, embeddings `(B, D)`, modalities and token numbers of the objects of a table that have a token."""
-    import numpy as np
-    import torch
-
-    from tqdm.auto import tqdm
-
-    kept, vectors, modalities, tokens = [], [], [], []
-    with tqdm(total=len(ids), desc=source, unit="object", disable=None) as bar:
-        for start in range(0, len(ids), arguments.batch_size):
-            rows = slice(start, start + arguments.batch_size)
-            try:
-                parts = model.encode_tokens({name: value[rows] for name, value in observations.items()})
-            except (TypeError, ValueError) as error:
-                msg = f"{source}, objects from {start}: {error}"
-                raise type(error)(msg) from error
-            seen = torch.stack([part.valid.any(1) for part in parts.values()]).any(0)
-            bar.update(len(seen))
-            if not seen.any():
-                continue
-            sequence = model.vocabulary.pack({name: part[seen] for name, part in parts.items()})
-            kept += [name for name, some in zip(ids[rows], seen.tolist(), strict=True) if some]
-            vectors.append(model.embed_tokens(sequence, arguments.pool).cpu().numpy())
-            tokens.append(sequence.valid.sum(1).cpu().numpy())
-            for found in sequence.modality.masked_fill(~sequence.valid, -1).tolist():
-                modalities.append(",".join(model.vocabulary.names[i] for i in sorted(set(found) - {-1})))
-    _note_losses(model, source, observations, sorted(set(ids) - set(kept)))
-    if not kept:
-        msg = f"{source}: nothing was measured of any object"
-        raise ValueError(msg)
-    return kept, np.concatenate(vectors), modalities, np.concatenate(tokens)
-
-
-def _note_losses(model: "AION", source: str, observations: "dict[str, Observation]", lost: list[str]) -> None:
-    """Says which objects have no row, and how many measured values lie where the model does not look."""
-    if lost:
-        named = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
-        print(
-            f"aion: note: {source}: no row for {len(lost)} objects of which nothing is measured: {named}",
-            file=sys.stderr,
-        )
-    for name, observation in observations.items():
-        share = model.tokenizer(name).coverage(observation.to(model.device)).min().item()
-        if share < 1:
-            print(f"aion: note: {source}: {name}: down to {share:.0%} of the measured values are read", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -179,9 +179,21 @@ class AION(Stored):
         others = {key: value for key, value in observations.items() if key != name}
         pieces = []
         for sequence in self._batches(others, batch_size) if observations else self._nothing(1, batch_size):
-            query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
-            pieces.append(self._ask(sequence, query, name)[:, 0].double().softmax(dim=-1))
+            pieces.append(self._probabilities(sequence, name))
         return tokenizer.posterior(torch.cat(pieces))
+
+    @torch.no_grad()
+    def predict_tokens(self, sequence: TokenSequence, name: str) -> Posterior:
+        """Predicts the distribution of a scalar modality from token sequences without any of its own; see `predict`."""
+        tokenizer = self._asked(name)
+        if not hasattr(tokenizer, "posterior"):
+            msg = f"predict: {name!r} is no scalar; use reconstruct"
+            raise ValueError(msg)
+        return tokenizer.posterior(self._probabilities(sequence, name))
+
+    def _probabilities(self, sequence: TokenSequence, name: str) -> Tensor:
+        query = self._query(name, torch.zeros(len(sequence), 1, 2), torch.ones(len(sequence), 1, dtype=torch.bool))
+        return self._ask(sequence, query, name)[:, 0].double().softmax(dim=-1)
 
     @torch.no_grad()
     def reconstruct(

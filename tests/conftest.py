@@ -148,6 +148,57 @@ def bundle(tiny_model, tmp_path) -> Path:
     return tmp_path / "bundle"
 
 
+def nested(value):
+    """Turns an array of any depth into an Arrow array of lists."""
+    import pyarrow
+
+    value = value.numpy() if isinstance(value, torch.Tensor) else value
+    return pyarrow.array(value.tolist())
+
+
+def arrow(observation):
+    """Turns observations into a column as the Multimodal Universe has them."""
+    import pyarrow
+
+    if hasattr(observation, "value"):
+        return nested(observation.value)
+    parts = {"flux": observation.flux, "ivar": observation.ivar, "mask": ~observation.measured}
+    if hasattr(observation, "wavelength"):
+        parts["lambda"] = observation.wavelength
+    else:
+        count, channels = observation.flux.shape[:2]
+        parts["scale"] = observation.pixel_scale[:, None].expand(count, channels)
+        arrays = {name: nested(part) for name, part in parts.items()}
+        arrays["band"] = pyarrow.array([list(observation.bands)] * count)
+        return pyarrow.StructArray.from_arrays(list(arrays.values()), names=list(arrays))
+    return pyarrow.StructArray.from_arrays([nested(part) for part in parts.values()], names=list(parts))
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """Writes observations to a Parquet file of a survey."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def write(name, observations, ids, **columns):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        data = {"object_id": pyarrow.array(ids), **{key: arrow(value) for key, value in observations.items()}}
+        pyarrow.parquet.write_table(pyarrow.table({**data, **columns}), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def sky(shard, observations):
+    """Writes the six objects as two shards in a folder."""
+    first = {name: value[:4] for name, value in observations.items()}
+    second = {name: value[4:] for name, value in observations.items()}
+    shard("sky/part-0.parquet", first, list("abcd"), ra=[10.0, 20.0, 30.0, 40.0], dec=[1.0, 2.0, 3.0, -4.0])
+    return shard("sky/part-1.parquet", second, list("ef"), ra=[50.0, 60.0], dec=[5.0, 6.0]).parent
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
     """Makes a small published checkpoint of all 40 modalities, with tokenizers."""

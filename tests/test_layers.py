@@ -28,7 +28,7 @@ LAYERS = (
     {"aion.official", "aion.generation", "aion.sources"},
     {"aion.storage"},
     {"aion.model"},
-    {"aion.benchmarks", "aion.recipes", "aion.demo", "aion.outlook"},
+    {"aion.benchmarks", "aion.recipes", "aion.demo", "aion.outlook", "aion.survey"},
     {"aion.__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

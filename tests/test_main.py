@@ -14,7 +14,7 @@ from aion.__main__ import _parser, main
 from aion.tokenizers import ScalarTokenizer, SpectrumTokenizer
 
 KNOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_flux_z", "redshift")
-VERBS = ("demo", "embed", "forecast", "info", "physics", "sky", "train")
+VERBS = ("demo", "embed", "explore", "forecast", "info", "physics", "search", "sky", "train")
 RECIPE = """
 name = "trial"
 seed = 1
@@ -161,7 +161,8 @@ def test_embed_writes_what_the_model_gives(aion, bundle, samples, tmp_path):
     read = io.read(samples["desi-galaxy"])
     torch.testing.assert_close(table.embedding, model.embed(read))
     assert table.ids == io.object_ids(samples["desi-galaxy"])
-    assert table.metadata == {"model": str(bundle), "model_sha256": model.sha256, "pool": "mean"}
+    made = {"model": str(bundle), "model_sha256": model.sha256, "pool": "mean", "layer": "context", "dtype": "float32"}
+    assert made.items() <= table.metadata.items()
     assert list(table.columns["source"]) == [str(samples["desi-galaxy"])]
     assert list(table.columns["modalities"]) == ["desi_spectrum"]
     assert table.columns["tokens"].tolist() == model.tokenize(read).valid.sum(1).tolist()
@@ -201,7 +202,7 @@ def test_embed_leaves_out_what_it_is_told_to(aion, bundle, samples, tmp_path):
     assert list(io.read_embeddings(out).columns["modalities"]) == ["legacysurvey_flux_z"]
     out.unlink()
     refused(aion(*words, "--without", "legacysurvey_flux_z"), "nothing to embed", "desi_spectrum")
-    refused(aion(*words, "--without", "legacysurvey_flux_rr"), "no file has it; did you mean 'legacysurvey_flux_r'")
+    refused(aion(*words, "--without", "legacysurvey_flux_rr"), "did you mean 'legacysurvey_flux_r'")
     assert not out.exists()
 
 
@@ -209,7 +210,7 @@ def test_embed_notes_what_the_model_does_not_know(aion, bundle, samples, tmp_pat
     file, out = samples["desi-galaxy-tractor"], tmp_path / "x.parquet"
     status, _, err = aion("embed", file, "-o", out, "--model", bundle)
     assert status == 0
-    assert err.startswith(f"aion: note: {file}: left out legacysurvey_flux_g, ")
+    assert err.startswith("aion: note: left out dec, legacysurvey_ebv, ")
     assert err.count("\n") == 1
 
 
@@ -225,15 +226,36 @@ def test_embed_takes_a_spectrum_of_no_known_survey_as_one_that_the_model_knows(a
     assert list(io.read_embeddings(out).columns["modalities"]) == ["desi_spectrum"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "foreign", "empty"])
-def test_embed_names_a_bad_file_and_writes_nothing(aion, bundle, samples, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["truncated", "foreign", "empty"])
+def test_embed_marks_a_bad_file_and_goes_on(aion, bundle, samples, tmp_path, kind):
     good, bad, out = samples["desi-galaxy"], tmp_path / "bad.fits", tmp_path / "x.parquet"
     if kind == "truncated":
         bad.write_bytes(good.read_bytes()[:30_000])
-    elif kind != "missing":
+    else:
         bad.write_bytes(b"" if kind == "empty" else b"not a FITS file at all\n" * 100)
-    refused(aion("embed", good, bad, "-o", out, "--model", bundle), str(bad))
+    status, text, err = aion("embed", good, bad, "-o", out, "--model", bundle)
+    assert (status, text) == (3, f"{out}  1 objects x 16\n")
+    assert err.startswith(
+        f"aion: note: 1 rows or files failed, see the column status; the first: {bad}: cannot be read"
+    )
+    assert io.read_embeddings(out).ids == io.object_ids(good)
+    out.unlink()
+    refused(aion("embed", bad, "-o", out, "--model", bundle), "nothing could be embedded", str(bad))
     assert not out.exists()
+
+
+def test_embed_refuses_a_file_that_does_not_exist(aion, bundle, samples, tmp_path):
+    out = tmp_path / "x.parquet"
+    refused(aion("embed", samples["desi-galaxy"], tmp_path / "none.fits", "-o", out, "--model", bundle), "none.fits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_embed_shows_what_it_would_do(aion, bundle, samples, tmp_path):
+    status, text, _ = aion("embed", samples["desi-galaxy"], "-o", tmp_path / "x", "--model", bundle, "--dry-run")
+    tokens = AION.from_pretrained(bundle).tokenize(io.read(samples["desi-galaxy"])).valid.sum().item()
+    assert status == 0
+    assert f"  desi_spectrum  {tokens:.1f}\n" in text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_embed_keeps_an_older_output_after_an_error(aion, bundle, tmp_path):
@@ -267,6 +289,45 @@ def test_embed_names_format_and_model_that_do_not_exist(aion, bundle, samples, t
     refused(aion(*words, "--model", bundle, "--format", "desi-coad"), "did you mean 'desi-coadd'")
     refused(aion(*words, "--model", tmp_path / "none"), "no bundle")
     refused(aion(*words, "--model", bundle, "--device", "gpu"), "device 'gpu'", "try 'cpu'")
+
+
+# ---- explore and search
+
+
+@pytest.fixture(scope="module")
+def embeddings(bundle, root, tmp_path_factory):
+    """Embeds a sweep."""
+    out = tmp_path_factory.mktemp("embeddings") / "x.parquet"
+    sweep = root / "tests" / "data" / "sweep-310m005-320p000.fits.gz"
+    assert main(["embed", str(sweep), "-o", str(out), "--model", str(bundle)]) == 0
+    return out
+
+
+def test_search_prints_the_nearest(aion, bundle, embeddings, samples, tmp_path):
+    ids = io.read_embeddings(embeddings).ids
+    status, text, err = aion("search", embeddings, "--id", ids[0], "-k", 3, "--save", tmp_path / "i.safetensors")
+    lines = text.splitlines()
+    assert (status, err, lines[0]) == (0, "", "nearest")
+    assert lines[1].split() == ["object_id", "ra", "dec", "distance"]
+    assert [line.split()[0] in ids[1:] for line in lines[2:5]] == [True] * 3
+    assert aion("search", tmp_path / "i.safetensors", "--id", ids[0], "-k", 3)[1] == text
+    like = aion("search", embeddings, "--like", samples["desi-galaxy-tractor"], "-k", 2, "--model", bundle)
+    assert like[0] == 0
+    assert like[1].count("\n") == 5
+
+
+def test_search_refuses_what_it_cannot_do(aion, bundle, embeddings, samples, tmp_path):
+    refused(aion("search", embeddings), "either --like or --id")
+    refused(aion("search", embeddings, "--id", "none"), "no object 'none'")
+    refused(aion("search", embeddings, "--like", samples["desi-galaxy"]), "the index was made by the model")
+    refused(aion("search", tmp_path / "none.parquet", "--id", "a"), "no such file")
+
+
+def test_explore_writes_a_page(aion, embeddings, tmp_path):
+    out, count = tmp_path / "map.html", len(io.read_embeddings(embeddings).ids)
+    assert aion("explore", embeddings, "-o", out) == (0, f"{out}  {count} objects\n", "")
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    refused(aion("explore", tmp_path / "none.parquet", "-o", out), "no such file")
 
 
 # ---- the other verbs
@@ -406,7 +467,7 @@ def test_embed_leaves_out_objects_of_which_nothing_is_measured(aion, bundle, tmp
     ids, measured = io.object_ids(file), io.read(file)["sdss_spectrum"].measured.any(1)
     lost = [name for name, some in zip(ids, measured.tolist(), strict=True) if not some]
     assert status == 0
-    assert f"no row for {len(lost)} objects of which nothing is measured: {', '.join(lost)}\n" in err
+    assert f"{len(lost)} objects have no embedding: nothing is measured of them\n" in err
     assert io.read_embeddings(out).ids == [name for name in ids if name not in lost]
 
 

@@ -16,7 +16,9 @@ __all__ = [
     "Shards",
     "Stream",
     "SolarVideo",
+    "Objects",
     "air_to_vacuum",
+    "crossmatch",
     "from_quantity",
     "from_specutils",
     "from_table",
@@ -25,6 +27,7 @@ __all__ = [
     "object_ids",
     "read",
     "read_embeddings",
+    "read_objects",
     "read_redshift",
     "read_series",
     "read_solar",
@@ -38,13 +41,14 @@ __all__ = [
 ]
 
 from aion.io.catalogs import neighbours
+from aion.io.crossmatch import crossmatch
 from aion.io.embeddings import Embeddings, read_embeddings, write_embeddings
 from aion.io.quantities import from_quantity, to_quantity
 from aion.io.series import Series, read_series, write_forecast
 from aion.io.shards import Shards, Stream
 from aion.io.solar import SolarVideo, read_solar
 from aion.io.specutils import from_specutils, to_specutils
-from aion.io.surveys import FORMATS, identify, object_ids, read, read_redshift, samples
+from aion.io.surveys import FORMATS, Objects, identify, object_ids, read, read_objects, read_redshift, samples
 from aion.io.tables import from_table
 from aion.io.units import air_to_vacuum, vacuum_to_air
 from aion.io.universe import write_shards

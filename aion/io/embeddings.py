@@ -126,7 +126,7 @@ def _array(value: object) -> np.ndarray:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Reads a file that `write_embeddings` wrote.
+    """Reads a file that `write_embeddings` or `aion embed` wrote; rows without an embedding are left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -148,8 +148,9 @@ def read_embeddings(path: str | Path) -> Embeddings:
     if missing := [name for name in _RESERVED if name not in table.column_names]:
         msg = f"{path}: it has no column {missing[0]!r}; it has {', '.join(table.column_names)}"
         raise ValueError(msg)
+    table = table.filter(table.column("embedding").is_valid())
     column = table.column("embedding").combine_chunks()
-    if not pyarrow.types.is_fixed_size_list(column.type) or column.null_count:
+    if not pyarrow.types.is_fixed_size_list(column.type):
         msg = f"{path}: wanted embeddings in lists of one fixed size, given {column.type}"
         raise ValueError(msg)
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)

@@ -5,7 +5,18 @@ objects and, where a pipeline has left one, one that reads the redshift. `FORMAT
 before the more general; the first that recognises a file has it.
 """
 
-__all__ = ["FORMATS", "Format", "identify", "object_ids", "read", "read_redshift", "samples"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Objects",
+    "POSITIONS",
+    "identify",
+    "object_ids",
+    "read",
+    "read_objects",
+    "read_redshift",
+    "samples",
+]
 
 import inspect
 
@@ -46,6 +57,8 @@ class Format(NamedTuple):
 
 
 _ANY_TABLE = ("fits", "table")
+# Names of columns or keywords that hold a position.
+POSITIONS = (("ra", "dec"), ("target_ra", "target_dec"), ("plug_ra", "plug_dec"))
 _TRACTOR = Format(catalogs.is_tractor, catalogs.read_tractor, catalogs.tractor_ids, containers=_ANY_TABLE)
 
 FORMATS: dict[str, Format] = {
@@ -92,6 +105,49 @@ def read(path: str | Path, format: str | None = None, **options: object) -> dict
     with _opened(path, format) as (file, name):
         _check_options(name, options)
         return FORMATS[name].read(file, **options)
+
+
+class Objects(NamedTuple):
+    """Holds the objects of a file.
+
+    Arguments:
+        ids: identifiers of the B objects.
+        positions: right ascension and declination in ICRS degrees, `(B, 2)`; NaN where the file does not say.
+        observations: as `read` returns them.
+    """
+
+    ids: list[str]
+    positions: np.ndarray
+    observations: dict[str, Observation]
+
+
+def read_objects(path: str | Path, format: str | None = None, **options: object) -> Objects:  # noqa: A002
+    """Reads identifiers, positions and observations of a file, which is opened once.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as `read`.
+        TypeError: for an option that the format does not have.
+    """
+    with _opened(path, format) as (file, name):
+        _check_options(name, options)
+        observations = FORMATS[name].read(file, **options)
+        ids = FORMATS[name].ids(file, stem(Path(path)))
+        return Objects(ids, _positions(file, len(ids)), observations)
+
+
+def _positions(file: "File", count: int) -> np.ndarray:
+    """Finds positions in the columns of a table with a row for each object, or for one object in the header."""
+    names = tables.column_names(file)
+    for pair in POSITIONS:
+        if set(pair) <= set(names) and len(tables.column(file, pair[0])) == count:
+            return np.stack([np.asarray(tables.column(file, name), dtype=np.float64) for name in pair], axis=1)
+    header = file.header(file.names[0]) if isinstance(file, FitsFile) else {}
+    for pair in POSITIONS:
+        given = [header.get(name.upper()) for name in pair]
+        if count == 1 and all(isinstance(value, int | float) for value in given):
+            return np.array([given], dtype=np.float64)
+    return np.full((count, 2), np.nan)
 
 
 def identify(path: str | Path) -> str:

@@ -155,3 +155,86 @@ def test_bad_arguments_are_refused():
             Index(np.ones((3, 2)), chunk=k)
     with pytest.raises(ValueError, match="unknown metric 'cosin'; did you mean 'cosine'"):
         Index(np.ones((3, 2)), metric="cosin")
+
+
+# ---- objects by name, half precision, files
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("chunk", [100, 5000])
+def test_what_is_left_out_early_is_never_among_the_nearest(metric, chunk, generator):
+    centres = draw(20, 24, generator)
+    embedding = (centres.repeat_interleave(150, 0) + 0.05 * draw(3000, 24, generator)).half()
+    query = embedding[::301].float() + 0.01
+    distance, row = Index(embedding, metric=metric, chunk=chunk).search(query, 10)
+    other = NearestNeighbors(n_neighbors=10, metric=metric, algorithm="brute").fit(embedding.double().numpy())
+    true, expected = other.kneighbors(query.double().numpy())
+    torch.testing.assert_close(distance.double(), torch.from_numpy(true), rtol=1e-5, atol=1e-7)
+    assert (row.numpy() == expected).mean() > 0.999
+
+
+@pytest.fixture
+def named(generator):
+    return Index(draw(6, 4, generator), ids=list("abcdef"), columns={"ra": torch.arange(6.0)}, facts={"model": "m"})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_there_and_back(named, tmp_path, dtype):
+    index = Index(named.embedding.to(dtype), ids=named.ids, columns=named.columns, facts=named.facts)
+    digest = index.save(tmp_path / "i.safetensors")
+    back = Index.load(tmp_path / "i.safetensors")
+    assert torch.equal(back.embedding, index.embedding)
+    assert (back.embedding.dtype, back.ids, back.facts, back.metric) == (dtype, index.ids, index.facts, index.metric)
+    assert torch.equal(back.columns["ra"], index.columns["ra"])
+    assert back.save(tmp_path / "again.safetensors") == digest
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.safetensors", "i.safetensors"]
+
+
+def test_altered_and_other_files_are_refused(named, tmp_path):
+    path = tmp_path / "i.safetensors"
+    named.save(path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="or was altered"):
+        Index.load(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"wanted an index that Index\.save wrote"):
+        Index.load(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        Index.load(tmp_path / "none")
+
+
+def test_queries_by_name_and_direction(named):
+    assert named.search(named.vector(["c"]), 1)[1].item() == 2
+    unit = named.embedding.double() / named.embedding.double().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(named.vector(["a", "b"])[0], (unit[0] + unit[1]) / 2)
+    direction = torch.tensor([1.0, 0, 0, 0])
+    torch.testing.assert_close(named.vector(["a"], direction, 2)[0], unit[0] + 2 * direction.double())
+    with pytest.raises(ValueError, match="no object 'A'"):
+        named.vector(["A"])
+    with pytest.raises(ValueError, match="at least one id"):
+        named.vector([])
+    with pytest.raises(ValueError, match="direction must have 4 features, given 3"):
+        named.vector(["a"], torch.ones(3))
+
+
+def test_add_and_delete_make_new_ones(named, generator):
+    more = named.add(draw(2, 4, generator), ["g", "h"], {"ra": [7.0, 8.0]})
+    assert (len(named), more.ids, more.facts) == (6, list("abcdefgh"), named.facts)
+    less = more.delete(["a", "g"])
+    assert (less.ids, less.columns["ra"].tolist()) == (list("bcdefh"), [1, 2, 3, 4, 5, 8])
+    assert torch.equal(less.embedding, more.embedding[[1, 2, 3, 4, 5, 7]])
+    with pytest.raises(ValueError, match="wanted 7 different ids, given 7, 6 different"):
+        named.add(draw(1, 4, generator), ["a"], {"ra": [1.0]})
+    with pytest.raises(ValueError, match="wanted 4 features and the columns"):
+        named.add(draw(1, 5, generator), ["g"], {"ra": [1.0]})
+    with pytest.raises(ValueError, match="no object 'z'"):
+        named.delete(["z"])
+
+
+def test_ids_and_columns_must_fit(generator):
+    with pytest.raises(ValueError, match="wanted 3 different ids, given 2"):
+        Index(draw(3, 2, generator), ids=["a", "b"])
+    with pytest.raises(ValueError, match=r"column 'ra' must have the shape \(3,\)"):
+        Index(draw(3, 2, generator), columns={"ra": [1.0]})
