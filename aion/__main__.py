@@ -295,6 +295,7 @@ def _add_physics(verbs) -> None:
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.physics.recipe")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--steps", type=_positive, metavar="N", help="at most so many, for a trial")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
 
 
 def _add_sky(verbs) -> None:
@@ -466,7 +467,8 @@ def _physics_data(arguments: argparse.Namespace) -> None:
 def _physics_train(arguments: argparse.Namespace) -> None:
     from aion.physics.recipe import train_recipe
 
-    model = train_recipe(arguments.recipe, arguments.output, device=arguments.device, steps=arguments.steps)
+    options = {key: getattr(arguments, key) for key in ("device", "steps", "seed")}
+    model = train_recipe(arguments.recipe, arguments.output, **options)
     print(f"{arguments.output / 'model'}  {sum(p.numel() for p in model.parameters()):,} parameters")
 
 

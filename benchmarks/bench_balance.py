@@ -1,7 +1,7 @@
 """How long ranks wait for each other on mixed 2-D and 3-D flows: `python benchmarks/bench_balance.py [RECIPE]`.
 
-The cost of a window of each system is the processor time of a training step, measured here; the waiting of 2, 8 and 32
-ranks is that of the draws, before (each rank draws 4 micro-batches of 4 windows on its own) and after (see
+The cost of a window of each system is the processor time of a training step, measured here; the waiting of 2, 8 and
+32 ranks is that of the draws, before (each rank draws 4 micro-batches of 4 windows on its own) and after (see
 `aion.physics.sampling`), over 500 steps.
 """
 

@@ -1,13 +1,13 @@
 """How far roll-outs of a model of flows stay from the simulation: `python benchmarks/physics.py RUN [RUN ...]`.
 
-RUN is a folder that `aion physics train RECIPE -o RUN` wrote; several are the same recipe with other seeds. Beside the
-model stand persistence, a linear model of principal components of each system, and one U-Net for all 2-D systems with
-as many parameters, trained on the same windows for as many steps (`--unet-steps` for fewer). All flows are simulated,
-with initial conditions that no recipe may train on.
+RUN is a folder that `aion physics train RECIPE -o RUN` wrote; several are the same recipe with other seeds
+(`--seed`). Beside the model stand persistence, a linear model of principal components of each system, and one U-Net
+for all 2-D systems with as many parameters, trained on the same windows for as many steps (`--unet-steps` for fewer).
+All flows are simulated, with initial conditions that no recipe may train on.
 
-A score is the median over trajectories and fields of the VRMSE, averaged over the steps of a range; errors are standard
-errors over the runs. `jitter` repeats the model's roll-outs without patch jitter; `strides` at coarser and finer
-patches.
+A score is the median over trajectories and fields of the VRMSE, averaged over the steps of a range; errors are
+standard errors over the runs. `jitter` repeats the model's roll-outs without patch jitter; `strides` at coarser and
+finer patches.
 """
 
 __all__ = ["evaluate"]
@@ -135,7 +135,7 @@ def main() -> None:
         held[name] = simulate(**{"system": name, **options, "n": arguments.trajectories, "seed": HELD_OUT})
     for number, run in enumerate(arguments.runs):
         model = Walrus.from_pretrained(run / "model")
-        recipe["seed"] = number
+        recipe["seed"] = model.provenance.get("seed", number)
         flows = read_data(recipe)
         linear = {name: LinearModel(flow, model.context).forecast for name, flow in flows.items() if name in held}
         baselines: dict[str, dict[str, Forecast]] = {"linear": linear}

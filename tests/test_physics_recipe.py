@@ -52,6 +52,10 @@ def test_a_recipe_trains_the_same_model_twice_and_goes_on_where_it_stopped(recip
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
         assert torch.equal(value, done.state_dict()[name])
+    other = train_recipe(recipe, tmp_path / "three", seed=5, steps=1, progress=False)
+    assert other.provenance["seed"] == 5
+    with pytest.raises(ValueError, match="for evaluation"):
+        train_recipe(recipe, tmp_path / "four", seed=HELD_OUT, progress=False)
     lines = [json.loads(line) for line in (tmp_path / "one" / "log.jsonl").read_text().splitlines()]
     assert lines[0]["step"] == 0
     assert set(lines[0]) == {"step", "loss", "last"}
@@ -85,6 +89,7 @@ def test_windows_are_drawn_from_trajectories_and_moments(generator):
         (("[model]", "[modle]"), "did you mean 'model'"),
         (("seed = 3", ""), "lacks seed"),
         (("n = 4", f"n = 4\nseed = {HELD_OUT}"), "for evaluation"),
+        (("seed = 3", f"seed = {HELD_OUT}"), "for evaluation"),
         (("[model]", "[model"), "not TOML"),
         (("frames = 4", "frames = 3"), "more than 3 frames"),
         (("[data.turbulence]", "[data.turbulance]"), "did you mean 'turbulence'"),

@@ -3,8 +3,8 @@ r"""Rayleigh-Benard convection between two free-slip plates of fixed temperature
 Lengths are in units of the height, velocities in those of free fall: the buoyancy is :math:`b = 1 - y + \theta`, with
 :math:`\nu = \sqrt{Pr / Ra}`, :math:`\kappa = 1 / \sqrt{Ra\,Pr}` and :math:`Pr = 1`. Free-slip plates at fixed
 temperature are mirrors: vorticity and :math:`\theta` continue beyond them with the opposite sign, so that the flow of
-`aion.physics.fluid` in a periodic box of twice the height is the same. Rounding breaks the mirror, and modes that rise
-through the whole box then grow without bound; the odd part is taken every ten steps.
+`aion.physics.fluid` in a periodic box of twice the height is the same. Rounding breaks the mirror, and modes that
+rise through the whole box then grow without bound; the odd part is taken every ten steps.
 
 Below the critical :math:`Ra = 27 \pi^4 / 4 \approx 657.5` all disturbances die out.
 

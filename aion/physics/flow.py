@@ -1,8 +1,8 @@
 """`Flow`: trajectories of fields on a uniform grid, what solvers make, files hold and the model continues.
 
 A window of a few frames and a whole simulation are the same thing, so that one class serves both. Components of a
-vector or tensor are fields of their own, named `velocity_x`, `stress_xy`: what stands before the last underscore is the
-quantity they belong to.
+vector or tensor are fields of their own, named `velocity_x`, `stress_xy`: what stands before the last underscore is
+the quantity they belong to.
 """
 
 __all__ = ["BOUNDARIES", "Flow", "quantity"]

@@ -7,8 +7,8 @@ with :math:`\omega = \partial_x v - \partial_y u`. A tracer has :math:`\alpha = 
 is the buoyancy (`aion.physics.convection`). Axis 0 of the grid is x, axis 1 is y.
 
 Shear layers: two layers of a hyperbolic tangent profile with random disturbances roll up into vortices, or diffuse
-before they can. Kolmogorov flow: forced by :math:`F \sin(4 y)` against friction it settles, or becomes chaotic. In both
-only the viscosity differs between regimes.
+before they can. Kolmogorov flow: forced by :math:`F \sin(4 y)` against friction it settles, or becomes chaotic. In
+both only the viscosity differs between regimes.
 
 References:
     | The Well: a Large-Scale Collection of Diverse Physics Simulations for Machine Learning (Ohana et al., 2024),

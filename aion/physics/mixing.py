@@ -3,8 +3,8 @@ r"""What a block of the model does: every place looks back in time, then every f
 Activations are `(B, T, H', W', D', C)`: trajectories, frames, the three axes of the token grid, channels last.
 
 Time: attention along T at each place, to frames that are not later, with a learned bias for each (bucketed) distance.
-Space: attention over the places of one frame with axial rotary positions, beside a gated perceptron that reads the same
-normalised input; one projection serves both. Queries and keys are layer-normalised in both.
+Space: attention over the places of one frame with axial rotary positions, beside a gated perceptron that reads the
+same normalised input; one projection serves both. Queries and keys are layer-normalised in both.
 
 References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684

@@ -1,14 +1,15 @@
 r"""Patches of any stride by two convolutions of fixed kernels, and back (convolutional stride modulation).
 
-Kernels :math:`k_1, k_2` stay, strides :math:`s_1, s_2` vary: an effective patch :math:`p = k_1 + s_1 (k_2 - 1)` is read
-every :math:`s_1 s_2` points. Padding by :math:`(p - s_1 s_2) / 2` on both sides gives :math:`n / (s_1 s_2)` tokens
-along an axis of n points. Fields have a column of the first kernel each, gathered by name and scaled by the square
-root of the share in use; a grid without a third axis sums the kernels over it, and averages them on the way back.
+Kernels :math:`k_1, k_2` stay, strides :math:`s_1, s_2` vary: an effective patch :math:`p = k_1 + s_1 (k_2 - 1)` is
+read every :math:`s_1 s_2` points. Padding by :math:`(p - s_1 s_2) / 2` on both sides gives :math:`n / (s_1 s_2)`
+tokens along an axis of n points. Fields have a column of the first kernel each, gathered by name and scaled by the
+square root of the share in use; a grid without a third axis sums the kernels over it, and averages them on the way
+back.
 
-Beyond the edges of an axis that is not periodic there are zeros, flagged in channels of their own, and room for half a
-stride on each side. Patch jitter moves the content in that room, and along periodic axes anywhere, by a `shift` that
-is taken back after decoding: the error that a fixed grid of patches would make at the same places in each step averages
-out instead of adding up.
+Beyond the edges of an axis that is not periodic there are zeros, flagged in channels of their own, and room for half
+a stride on each side. Patch jitter moves the content in that room, and along periodic axes anywhere, by a `shift`
+that is taken back after decoding: the error that a fixed grid of patches would make at the same places in each step
+averages out instead of adding up.
 
 References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684

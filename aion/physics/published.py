@@ -1,7 +1,7 @@
 """The published Walrus checkpoint in our layout: every key mapped, every shape checked, nothing left over.
 
-The published file is a pickle, which is never opened here; it is converted once, where it is trusted, with the command
-that `load_walrus` prints. The names of fields and their columns stand in `extended_config.yaml` beside it.
+The published file is a pickle, which is never opened here; it is converted once, where it is trusted, with the
+command that `load_walrus` prints. The names of fields and their columns stand in `extended_config.yaml` beside it.
 
 What is known of the layout is its keys and shapes; no published weights were at hand to compare values with. Where
 keys and shapes leave a choice (which half of the gated projection is the gate, what the flag of the inside of the

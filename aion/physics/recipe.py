@@ -54,11 +54,15 @@ def load(path: Path | str) -> dict:
     if missing := sorted(SECTIONS - set(recipe)):
         msg = f"{path} lacks {', '.join(missing)}"
         raise ValueError(msg)
-    for name, source in recipe["data"].items():
-        if source.get("seed", 0) >= HELD_OUT:
-            msg = f"{path}: data {name!r} have seed {source['seed']}, but seeds from {HELD_OUT} on are for evaluation"
-            raise ValueError(msg)
+    _check_seeds(recipe)
     return recipe
+
+
+def _check_seeds(recipe: Mapping) -> None:
+    for name, source in recipe["data"].items():
+        if (seed := source.get("seed", recipe["seed"])) >= HELD_OUT:
+            msg = f"data {name!r} have seed {seed}, but seeds from {HELD_OUT} on are for evaluation"
+            raise ValueError(msg)
 
 
 def read_data(recipe: Mapping, device: str = "cpu", progress: bool = False) -> dict[str, Flow]:
@@ -88,6 +92,7 @@ def train_recipe(
     *,
     device: str = "cpu",
     steps: int | None = None,
+    seed: int | None = None,
     progress: bool = True,
 ) -> Walrus:
     """Trains the model of a recipe, writes it to `folder/model` and returns it; resumes if it was interrupted.
@@ -97,6 +102,7 @@ def train_recipe(
         folder: receives the model, the log and the checkpoint.
         device: where to compute.
         steps: at most so many, for a trial.
+        seed: of data, weights and draws instead of the recipe's.
         progress: shows progress bars on a terminal.
 
     Raises:
@@ -104,6 +110,9 @@ def train_recipe(
         ValueError: if the recipe is wrong, or the folder holds another training.
     """
     recipe, folder = load(path), Path(folder)
+    if seed is not None:
+        recipe["seed"] = seed
+        _check_seeds(recipe)
     settings = dict(recipe["training"])
     settings["steps"] = min(settings["steps"], steps or settings["steps"])
     facts = json.dumps([recipe, settings["steps"]], sort_keys=True)
@@ -136,6 +145,7 @@ def train_recipe(
     model.provenance = {
         "name": recipe["name"],
         "recipe": Path(path).name,
+        "seed": recipe["seed"],
         "data": {name: f"{len(f)} trajectories" for name, f in zip(recipe["data"], flows, strict=True)},
         "steps": settings["steps"],
         "seconds": elapsed(folder / "checkpoint"),

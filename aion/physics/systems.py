@@ -1,8 +1,8 @@
 """Simulated data by name: each system in regimes that differ in one parameter and share their initial conditions.
 
-Trajectory j has the initial condition number `j // R` and the regime `j % R` of R: neighbours differ in nothing but the
-regime, which is its label. An initial condition depends on its number and the seed alone, so that the first hundred of
-two hundred trajectories are those of a hundred.
+Trajectory j has the initial condition number `j // R` and the regime `j % R` of R: neighbours differ in nothing but
+the regime, which is its label. An initial condition depends on its number and the seed alone, so that the first
+hundred of two hundred trajectories are those of a hundred.
 """
 
 __all__ = ["SYSTEMS", "simulate"]

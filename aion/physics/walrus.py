@@ -1,8 +1,8 @@
 r"""`Walrus`: continues a window of frames of any known fields on a 2-D or 3-D grid.
 
 The window is scaled by its own RMS (`aion.physics.normalise`), cut into tokens (`aion.physics.patching`), mixed by
-blocks (`aion.physics.mixing`) and decoded to the increment from each frame to the next; attention in time is causal, so
-that every frame of the window is a training example. The two dimensionalities share the blocks and have an encoder
+blocks (`aion.physics.mixing`) and decoded to the increment from each frame to the next; attention in time is causal,
+so that every frame of the window is a training example. The two dimensionalities share the blocks and have an encoder
 and a decoder each; a plane is a volume of one layer.
 
 Where to look or to steer: `encoders.2`, `blocks.0` ... `blocks.N`, `blocks.K.time`, `blocks.K.space`. All give
