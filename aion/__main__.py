@@ -180,7 +180,7 @@ def _add_info(verbs) -> None:
 def _add_physics(verbs) -> None:
     data = "aion physics data --system shear --n 200 -o shear.hdf5"
     parser = _add(verbs, "physics", None, "simulate flows, or train a model of them", "See docs/physics.md.", data)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, help="what to do")
     details = "Systems: shear, kolmogorov, convection, gray-scott, acoustic, turbulence. The file is in the format of\n"
     parser = _add(verbs, "data", _physics_data, "simulate a system", f"{details}The Well, labelled by regime.", data)
     parser.add_argument("--system", required=True, metavar="NAME", help="the system")

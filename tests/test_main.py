@@ -14,7 +14,7 @@ from aion.__main__ import _parser, main
 from aion.tokenizers import ScalarTokenizer, SpectrumTokenizer
 
 KNOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_flux_z", "redshift")
-VERBS = ("demo", "embed", "info", "train")
+VERBS = ("demo", "embed", "info", "physics", "train")
 RECIPE = """
 name = "trial"
 seed = 1
@@ -395,3 +395,15 @@ def test_embed_leaves_out_objects_of_which_nothing_is_measured(aion, bundle, tmp
     assert status == 0
     assert f"no row for {len(lost)} objects of which nothing is measured: {', '.join(lost)}\n" in err
     assert io.read_embeddings(out).ids == [name for name in ids if name not in lost]
+
+
+def test_physics_data_writes_simulated_flows(capsys, tmp_path):
+    pytest.importorskip("h5py")
+    output = tmp_path / "shear.hdf5"
+    arguments = ["physics", "data", "--system", "shear", "--n", "2", "--size", "16", "--frames", "3", "-o", str(output)]
+    assert main(arguments) == 0
+    assert "2 x 3 frames of tracer, velocity_x, velocity_y on 16 x 16, simulated" in capsys.readouterr().out
+    assert output.exists()
+    arguments[3] = "sheer"
+    assert main(arguments) == 2
+    assert "did you mean 'shear'" in capsys.readouterr().err

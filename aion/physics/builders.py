@@ -9,13 +9,13 @@ from aion.physics.walrus import Walrus
 
 def nano(fields: Sequence[str], **options: object) -> Walrus:
     """Builds a model of about a million parameters for grids of 64 x 64 and 16 x 16 x 16."""
-    return Walrus(fields, **{"tokens_2d": 64, "tokens_3d": 64, "context": 4, **options})
+    return Walrus(fields, **{"tokens_2d": 64, "tokens_3d": 64, "context": 4, "highest": 4.0, **options})
 
 
 def small(fields: Sequence[str], **options: object) -> Walrus:
     """Builds a model of about ten million parameters for grids of 128 x 128 and 32 x 32 x 32."""
     sizes = {"dim": 256, "depth": 8, "heads": 8, "middle": 64, "tokens_2d": 256, "tokens_3d": 512}
-    return Walrus(fields, **{**sizes, "highest": 32.0, **options})
+    return Walrus(fields, **{**sizes, "highest": 8.0, **options})
 
 
 def published(fields: Sequence[str], **options: object) -> Walrus:

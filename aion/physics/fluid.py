@@ -17,7 +17,7 @@ References:
       1700
 """
 
-__all__ = ["KOLMOGOROV", "SHEAR", "Fluid", "divided", "kolmogorov", "run", "shear", "waves"]
+__all__ = ["Fluid", "KOLMOGOROV", "SHEAR", "divided", "kolmogorov", "run", "shear", "waves"]
 
 from collections.abc import Sequence
 

@@ -40,11 +40,15 @@ def window_scales(values: Tensor, fields: Sequence[str], shared: bool = True) ->
 
 def _rms(values: Tensor, fields: Sequence[str], shared: bool) -> Tensor:
     axes = [1, *range(3, values.ndim)]
-    # twice scaled, so that neither squares of huge values overflow nor those of tiny ones vanish in float32
-    peak = values.abs().amax(axes, keepdim=True).clamp(min=EPSILON)
-    square = (values / peak).square().mean(axes, keepdim=True) * peak.square()
+    rms = _scaled(values, axes)
     if shared:
         names = [quantity(field) for field in fields]
-        same = torch.tensor([[float(a == b) for b in names] for a in names], device=values.device, dtype=values.dtype)
-        square = torch.einsum("gf,btf...->btg...", same / same.sum(1, keepdim=True), square)
-    return square.sqrt().clamp(min=EPSILON)
+        groups = [[k for k, name in enumerate(names) if name == own] for own in names]
+        rms = torch.cat([_scaled(rms[:, :, group], [2]) for group in groups], dim=2)
+    return rms.clamp(min=EPSILON)
+
+
+def _scaled(values: Tensor, axes: Sequence[int]) -> Tensor:
+    """Computes a root mean square whose squares neither overflow nor vanish in float32."""
+    peak = values.abs().amax(axes, keepdim=True).clamp(min=EPSILON)
+    return (values / peak).square().mean(axes, keepdim=True).sqrt() * peak

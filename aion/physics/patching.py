@@ -15,7 +15,7 @@ References:
     | Overtone: Cyclic Patch Modulation for Clean, Efficient, and Flexible Physics Emulators (Mukhopadhyay et al., 2025)
 """
 
-__all__ = ["STRIDES", "Axis", "PatchDecoder", "PatchEncoder", "axes_of", "draw_shift", "pad", "unpad"]
+__all__ = ["Axis", "PatchDecoder", "PatchEncoder", "STRIDES", "axes_of", "draw_shift", "pad", "unpad"]
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -83,6 +83,9 @@ def axes_of(
         ValueError: for a stride that is none of `STRIDES` or does not divide an axis, an axis too short for it, or a
             grid that no stride brings below `tokens`.
     """
+    if stride is not None and not isinstance(stride, int) and len(stride) != len(space):
+        msg = f"wanted one stride, or one for each of {len(space)} axes, given {stride}"
+        raise ValueError(msg)
     space = (*space, *[1] * (3 - len(space)))
     boundaries = (*boundaries, *[("periodic", "periodic")] * (3 - len(boundaries)))
     possible = [_possible(points, kernels) for points in space]
@@ -145,15 +148,12 @@ def pad(x: Tensor, axes: Sequence[Axis], shift: Sequence[int]) -> Tensor:
     for dim, (axis, move) in enumerate(zip(axes, shift, strict=True), start=2):
         low, high = axis.pad + axis.room // 2 + move, axis.pad + axis.room - axis.room // 2 - move
         if axis.room:
-            inside = F.pad(x.new_ones(axis.points), (low, high))
-            beyond = torch.stack([F.pad(x.new_zeros(axis.points), (low, high))] * 2)
+            beyond = x.new_zeros(FLAGS - 1, low + axis.points + high)
             beyond[int(axis.low == "open"), :low] = 1
-            beyond[int(axis.high == "open"), low + axis.points :] += 1
-            view = [1, 1, 1, 1]
-            view[dim - 1] = len(inside)
-            edge = torch.stack([beyond[0], beyond[1], torch.zeros_like(inside)]).view(3, *view[1:])
-            keep = torch.stack([torch.ones_like(inside)] * 2 + [inside]).view(3, *view[1:])
-            flags = flags * keep + edge
+            beyond[int(axis.high == "open"), low + axis.points :] = 1
+            view = [low + axis.points + high if other == dim else 1 for other in (2, 3, 4)]
+            outside = beyond.view(FLAGS - 1, *view)  # corners belong to two edges
+            flags = torch.cat([flags[:2] + outside, flags[2:] * (1 - outside.sum(0, keepdim=True))])
             x = F.pad(x, [0, 0] * (4 - dim) + [low, high])
         elif axis.points > 1:
             x = x.roll(move, dim)

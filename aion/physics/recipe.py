@@ -6,7 +6,7 @@ those of `aion.training.train` beside `batch` and `tokens`, a list of token budg
 sets are drawn alike often. Seeds from `HELD_OUT` on are for evaluation: no recipe may simulate with them.
 """
 
-__all__ = ["HELD_OUT", "load", "train_recipe", "window_batch"]
+__all__ = ["HELD_OUT", "load", "read_data", "train_recipe", "window_batch"]
 
 import hashlib
 import json

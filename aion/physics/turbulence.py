@@ -10,7 +10,7 @@ References:
     | Numerical Experiments in Homogeneous Turbulence (Rogallo, 1981), NASA TM 81315
 """
 
-__all__ = ["TURBULENCE", "Cube", "turbulence"]
+__all__ = ["Cube", "TURBULENCE", "turbulence"]
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ from aion.physics.flow import Flow
 from aion.physics.fluid import divided
 from aion.physics.spectral import kept, step, wavenumbers
 
-TURBULENCE = {"viscous": 0.1, "inertial": 0.01}  # viscosity
+TURBULENCE = {"viscous": 0.2, "inertial": 0.04}  # viscosity
 PEAK = 2.5  # wave number k0
 AXES = (-3, -2, -1)
 

@@ -161,8 +161,7 @@ class Walrus(nn.Module):
         tokens: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns the predicted increments from each frame to the next, `(B, T, F, *space)`, in the units of the
-        fields.
+        """Returns the predicted increments from each frame to the next, `(B, T, F, *space)`, in the fields' units.
 
         Arguments:
             window: at least two frames of finite values.
