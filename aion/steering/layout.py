@@ -88,21 +88,21 @@ class Layout:
         Raises:
             ValueError: if `valid` does not fit or an object has nothing valid.
         """
-        rows = x.detach().double().movedim((self.letters.index("B"), self.channel), (0, 1)).unsqueeze(-1).flatten(2)
+        rows = x.detach().movedim((self.letters.index("B"), self.channel), (0, 1)).unsqueeze(-1).flatten(2)
         if valid is None:
-            return rows.mean(2)
+            return rows.mean(2, dtype=torch.float64)
         shape = tuple(size for axis, size in enumerate(x.shape) if axis != self.channel)
         if _broadcast(valid, shape) != shape:
             msg = f"valid has the shape {tuple(valid.shape)}, which does not fit {shape}"
             raise ValueError(msg)
-        weight = valid.to(rows).expand(shape).movedim(self.letters.replace("C", "").index("B"), 0).flatten(1)
+        weight = valid.double().expand(shape).movedim(self.letters.replace("C", "").index("B"), 0).flatten(1)
         total = weight.sum(1)
         if (total == 0).any():
             msg = f"object {int((total == 0).nonzero()[0])} of the batch has nothing valid"
             raise ValueError(msg)
         # not by multiplication alone: what stands in padding may be NaN
         kept = torch.where(weight[:, None] > 0, rows, 0.0)
-        return kept.sum(2) / total[:, None]
+        return kept.sum(2, dtype=torch.float64) / total[:, None]
 
     def field(self, x: Tensor) -> Tensor:
         """Averages over objects, frames and tokens, `(C, *grid)` in float64."""

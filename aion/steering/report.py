@@ -160,10 +160,10 @@ def _dose_table(name: str, target: str, response: Response) -> str:
     rows = [
         [
             f"{s:g}",
-            f"{response.odd[i]:+.3f} [{response.odd_low[i]:+.3f}, {response.odd_high[i]:+.3f}]",
-            f"{response.even[i]:+.3f}",
-            f"{response.plus[i]:+.3f}",
-            f"{response.minus[i]:+.3f}",
+            f"{response.odd[i]:+.3g} [{response.odd_low[i]:+.3g}, {response.odd_high[i]:+.3g}]",
+            f"{response.even[i]:+.3g}",
+            f"{response.plus[i]:+.3g}",
+            f"{response.minus[i]:+.3g}",
             *(f"{100 * share[i]:.0f} %" for share in (response.success, response.raised, response.lowered)),
             f"{response.used[i]}",
         ]
@@ -171,7 +171,7 @@ def _dose_table(name: str, target: str, response: Response) -> str:
     ]
     low, high = response.slope_interval
     head = ["s", "odd effect [95 %]", "even", "of +s", "of -s", "odd > 0", "+s raises", "-s lowers", "objects"]
-    caption = f"**{name}**, {target}: slope {response.slope:+.3f} [{low:+.3f}, {high:+.3f}], Spearman"
+    caption = f"**{name}**, {target}: slope {response.slope:+.3g} [{low:+.3g}, {high:+.3g}], Spearman"
     return f"{caption} {response.spearman:+.2f}\n\n{_markdown(head, rows)}"
 
 
@@ -183,7 +183,7 @@ def _control_table(regimes: dict[str, Regime], at: float) -> str:
             rows.append([name, diagnostic, "the direction", effect, "", "", "", ""])
             for kind, nulls in regime.nulls.items():
                 null = nulls[diagnostic]
-                size = f"{null.quantile:.3f}"
+                size = f"{null.quantile:.3g}"
                 row = [f"{len(null.effects)} {kind}", "", size, f"{null.ratio:+.1f}", f"{null.p:.4f}"]
                 rows.append([name, diagnostic, *row, f"{null.cosine:.2f}"])
     head = [
@@ -201,7 +201,7 @@ def _control_table(regimes: dict[str, Regime], at: float) -> str:
 
 def _effect(response: Response, at: float) -> str:
     i = response.strengths.index(at) if at in response.strengths else -1
-    return f"{response.odd[i]:+.3f}" if i >= 0 else ""
+    return f"{response.odd[i]:+.3g}" if i >= 0 else ""
 
 
 def _damage_table(regimes: dict[str, Regime], at: float) -> str:
