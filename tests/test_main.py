@@ -14,7 +14,7 @@ from aion.__main__ import _parser, main
 from aion.tokenizers import ScalarTokenizer, SpectrumTokenizer
 
 KNOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_flux_r", "legacysurvey_flux_z", "redshift")
-VERBS = ("demo", "embed", "explore", "forecast", "info", "physics", "search", "sky", "train")
+VERBS = ("benchmark", "demo", "embed", "explore", "forecast", "info", "physics", "search", "sky", "train")
 RECIPE = """
 name = "trial"
 seed = 1
@@ -481,3 +481,23 @@ def test_physics_data_writes_simulated_flows(capsys, tmp_path):
     arguments[3] = "sheer"
     assert main(arguments) == 2
     assert "did you mean 'shear'" in capsys.readouterr().err
+
+
+def test_benchmark_scores_and_keeps_what_it_scored(tmp_path, capsys):
+    command = ["benchmark", "--task", "sky-stars", "--model", "raw", "--no-controls", "-o", str(tmp_path / "out")]
+    embeddings = io.write_embeddings(tmp_path / "x.parquet", [f"sky-0-{i}" for i in range(2000, 2100)], torch.eye(100))
+    for kept in (0, 1):
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        assert "| `sky-stars` | simulated | R² |" in printed
+        assert f"1 cells, {kept} kept from before" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cache", "report.html", "sky-stars", "table.md"}
+    for wrong, message in (
+        (["--task", "sky-star"], "no task 'sky-star'; did you mean 'sky-stars'"),
+        (["--suite", "ofline"], "no suite 'ofline'"),
+        (["--task", "gz10-morphology", "--model", "raw"], "no revision of it is pinned"),
+        (["--task", "sky-stars", "--model", str(embeddings)], "the embeddings lack 100 of 200 objects"),
+        (["--task", "miles-labels", "--model", "raw", "--data", str(tmp_path)], "name a checkout by --data"),
+    ):
+        assert main(["benchmark", *wrong, "-o", str(tmp_path / "wrong")]) == 2
+        assert message in capsys.readouterr().err

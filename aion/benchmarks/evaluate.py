@@ -6,6 +6,7 @@ A cell lies in `DIR/<task>/<name>.json`, what figures are drawn of beside it as 
 
 __all__ = ["evaluate", "run"]
 
+import functools
 import hashlib
 import json
 import platform
@@ -155,9 +156,7 @@ def _vectors(embedder: Embedder, data: Data, names: Sequence[str], cache: Path) 
     from safetensors.numpy import load_file, save_file
 
     observations = {name: data.observations[name] for name in names}
-    path = (
-        cache / f"{_hash(digest(observations), embedder.sha256, *data.ids.tolist(), _code(CODE[:1]))[:32]}.safetensors"
-    )
+    path = cache / f"{_hash(digest(observations), embedder.sha256, *data.ids.tolist(), _code(1))[:32]}.safetensors"
     if path.is_file():
         return load_file(path)["embedding"]
     vectors = np.asarray(embedder.embed(data.ids.tolist(), observations))
@@ -173,8 +172,9 @@ def _vectors(embedder: Embedder, data: Data, names: Sequence[str], cache: Path) 
     return vectors
 
 
-def _code(files: Sequence[Path] = CODE) -> str:
-    return _hash(*(path.read_text(encoding="utf-8") for path in files))
+@functools.cache
+def _code(count: int = len(CODE)) -> str:
+    return _hash(*(path.read_text(encoding="utf-8") for path in CODE[:count]))
 
 
 def _hash(*parts: str) -> str:

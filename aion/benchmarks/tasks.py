@@ -48,7 +48,7 @@ def _sky(count: int, first: int, galaxies: float, inputs: tuple[str, ...]) -> di
 
 
 _BOTH = (SPECTRUM, *PHOTOMETRY)
-_GALAXIES = _sky(300, 0, 1.0, _BOTH)
+_GALAXIES = _sky(200, 0, 1.0, _BOTH)
 _FAINT = _sky(1500, 0, 1.0, PHOTOMETRY)
 
 TASKS = (
@@ -156,7 +156,7 @@ TASKS = (
         kind="regression",
         labels=("teff", "logg", "feh"),
         metric="r2",
-        **_sky(300, 2000, 0.0, (SPECTRUM,)),
+        **_sky(200, 2000, 0.0, (SPECTRUM,)),
     ),
     Task(
         name="sky-classes",

@@ -29,15 +29,12 @@ class LogisticProbe(Probe):
 
     Arguments:
         C: inverse strength of the penalty, above 0.
-        max_iter: most steps of the optimiser.
-
-    References:
-        On the limited memory BFGS method for large scale optimization (Liu, Nocedal, 1989, Math. Program. 45, 503)
+        max_iter: most Newton steps, about ten of which do; each takes memory for `(K D)^2` numbers.
     """
 
     kind = "classifier"
 
-    def __init__(self, C: float = 1.0, max_iter: int = 1000) -> None:
+    def __init__(self, C: float = 1.0, max_iter: int = 100) -> None:
         self.C = C
         self.max_iter = max_iter
 
@@ -54,7 +51,7 @@ class LogisticProbe(Probe):
             raise ValueError(msg)
         X, y = self._pair(X, y)
         center = X.mean(0)
-        # Along the principal axes, each scaled by its curvature, all directions are alike: tens of steps do.
+        # Along the principal axes, each scaled by its curvature, features of any size are alike; none is in excess.
         _, s, axes = torch.linalg.svd(X - center, full_matrices=False)
         basis = axes.T / (float(self.C) * s.square() / 4 + 1).sqrt()
         weight, bias = self._descend((X - center) @ basis, y, basis)
@@ -63,28 +60,43 @@ class LogisticProbe(Probe):
         return self
 
     def _descend(self, Z: Tensor, y: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-        """Minimises the loss over the weights `(K, R)` along the axes and the biases `(K,)`."""
+        """Minimises the loss by damped Newton steps over weights `(K, R)` along the axes and biases `(K,)`."""
         count = 1 if len(self.classes_) == 2 else len(self.classes_)
-        weight = Z.new_zeros(count, Z.shape[1], requires_grad=True)
-        bias = Z.new_zeros(count, requires_grad=True)
-        penalty = basis.square().sum(0) / 2
-        options = {"max_iter": self.max_iter, "tolerance_grad": 1e-7, "tolerance_change": 1e-13, "history_size": 20}
-        optimizer = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **options)
+        Z = torch.cat([Z, torch.ones_like(Z[:, :1])], dim=1)
+        target = y[:, None].double() if count == 1 else torch.nn.functional.one_hot(y, count).double()
+        penalty = torch.cat([basis.square().sum(0), basis.new_zeros(1)])
+        weight = Z.new_zeros(count, Z.shape[1])
+        loss = self._loss(Z, target, penalty, weight)
+        for _ in range(self.max_iter):
+            probability = _probability(Z @ weight.T)
+            gradient = float(self.C) * (probability - target).T @ Z + penalty * weight
+            step = torch.linalg.solve(self._curvature(Z, probability, penalty), gradient.flatten()).view_as(weight)
+            size = 1.0
+            while (new := self._loss(Z, target, penalty, weight - size * step)) > loss and size > 1e-4:
+                size /= 2
+            weight, loss = weight - size * step, new
+            if step.abs().max() <= 1e-9 * (1 + weight.abs().max()):
+                break
+        bias = weight[:, -1]
+        return weight[:, :-1], bias - (bias.mean() if count > 1 else 0)
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            logits = Z @ weight.T + bias
-            if count == 1:
-                loss = torch.nn.functional.softplus(torch.where(y == 1, -logits[:, 0], logits[:, 0])).sum()
-            else:
-                loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
-            loss = float(self.C) * loss + (weight.square() * penalty).sum()
-            loss.backward()
-            return loss
+    def _loss(self, Z: Tensor, target: Tensor, penalty: Tensor, weight: Tensor) -> Tensor:
+        logits = Z @ weight.T
+        total = torch.nn.functional.softplus(logits).sum() if logits.shape[1] == 1 else logits.logsumexp(1).sum()
+        return float(self.C) * (total - (target * logits).sum()) + (penalty * weight.square()).sum() / 2
 
-        with torch.enable_grad():
-            optimizer.step(closure)
-        return weight.detach(), (bias - (bias.mean() if count > 1 else 0)).detach()
+    def _curvature(self, Z: Tensor, probability: Tensor, penalty: Tensor) -> Tensor:
+        """Computes the matrix of second derivatives `(K R, K R)`."""
+        count, size = probability.shape[1], Z.shape[1]
+        blocks = Z.new_zeros(count, size, count, size)
+        for k in range(count):
+            for m in range(k + 1):
+                weight = probability[:, k] * (float(k == m) - probability[:, m])
+                blocks[k, :, m] = blocks[m, :, k] = float(self.C) * (Z * weight[:, None]).T @ Z
+            blocks[k, :, k] += penalty.diag()
+        if count > 1:  # the same shift of all biases changes nothing: keep to none
+            blocks[:, -1, :, -1] += 1
+        return blocks.reshape(count * size, count * size)
 
     def decision_function(self, X: Tensor | np.ndarray) -> Tensor | np.ndarray:
         """Computes the logits: `(N,)` of the second class if there are two, else `(N, K)`."""
@@ -106,3 +118,7 @@ class LogisticProbe(Probe):
             ValueError: if nothing was fitted (scikit-learn's `NotFittedError`), or for another width or NaN.
         """
         return self._named(torch.as_tensor(self.predict_proba(X)).argmax(1), X)
+
+
+def _probability(logits: Tensor) -> Tensor:
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
