@@ -7,13 +7,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aion.commands.command import part, (
+from aion.commands.command import (
     add,
     add_model,
     check_writable,
     names,
     note,
     pairs,
+    part,
     positive,
     share_cores,
     table,
