@@ -28,7 +28,7 @@ def test_every_id_is_another_spot():
     book = spots.codebook()
     assert book.shape == (spots.size, 4)
     assert book.abs().max() <= 1
-    assert len(book.unique(dim=0)) == spots.size == 384
+    assert len(book.unique(dim=0)) == spots.size == 288
 
 
 def test_rendering_is_the_sum_of_gaussians_of_unit_norm(generator):
@@ -138,7 +138,7 @@ def test_numbers_of_any_size_are_survived(scale):
 
 
 def test_amplitudes_reach_from_what_noise_hides_to_bright_stars():
-    sizes = Spots(1).describe(torch.arange(384))[2].abs().unique()
+    sizes = Spots(1).describe(torch.arange(288))[2].abs().unique()
     assert len(sizes) == LEVELS
     assert sizes[0] == AMPLITUDES[0] == pytest.approx(24**0.5, rel=0.05)
     assert sizes[-1] > 3000

@@ -4,6 +4,7 @@ __all__ = ["image_rows", "light", "stamps"]
 
 import math
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from aion import Image
 from aion.sky import Sky
 from aion.tokenizers import Tokenizer
+from aion.tokens import Tokens
 
 SIMULATED = ("legacysurvey_image", "hsc_image")
 RADIUS = 6.0  # arcsec of the aperture
@@ -60,10 +62,19 @@ def light(
     return growth[:, -1], edges[after - 1] + part * (edges[after] - edges[after - 1])
 
 
-def _codes(tokenizer: Tokenizer, ids: Tensor) -> list[float]:
-    """Returns the share of the codes used of each codebook."""
-    size = tokenizer.quantizer.size
-    return [round(ids[ids // size == k].unique().numel() / size, 4) for k in range(math.ceil(tokenizer.size / size))]
+def _codebooks(tokenizer: Tokenizer, ids: Tensor) -> list[tuple[int, int]]:
+    """Returns the size of each codebook, of the octaves and of spots, and how many of its codes are used."""
+    starts = tokenizer.patches.starts
+    used = ids.unique()
+    inside = [(b - a, int(((used >= a) & (used < b)).sum())) for a, b in pairwise(starts)]
+    return [pair for pair in inside if pair[0]]
+
+
+def _bits(tokenizer: Tokenizer, tokens: Tokens) -> Tensor:
+    """Returns the logarithm of the number of ids possible for the tokens of each object, `(B,)`."""
+    starts = torch.tensor(tokenizer.patches.starts)
+    sizes = starts.diff().clamp(min=1).double().log2()
+    return (sizes[torch.bucketize(tokens.ids, starts[1:], right=True)] * tokens.valid).sum(1)
 
 
 @torch.no_grad()
@@ -76,7 +87,7 @@ def _quality(tokenizer: Tokenizer, noisy: list[Image], clean: list[Image]) -> di
         residual = (seen.flux - decoded.flux).double().square() * seen.ivar * seen.measured
         chi2.append(residual.flatten(1).sum(1) / seen.measured.flatten(1).sum(1))
         ids.append(tokens.ids[tokens.valid])
-        bits.append(tokens.valid.sum(1) * math.log2(tokenizer.quantizer.size))
+        bits.append(_bits(tokenizer, tokens))
         band, scale = _red(seen.bands), float(seen.pixel_scale.flatten()[0])
         (f, r), (f0, r0) = light(decoded.flux[:, band], scale), light(true.flux[:, band], scale)
         weight = seen.ivar[:, band].double() * true.flux[:, band].double() ** 2
@@ -96,7 +107,7 @@ def _quality(tokenizer: Tokenizer, noisy: list[Image], clean: list[Image]) -> di
         "flux_within_2_percent": round((flux[bright] < 0.02).float().mean().item(), 4),
         "radius_error_percent": round(100 * radius[bright].median().item(), 3),
         "radius_within_5_percent": round((radius[bright] < 0.05).float().mean().item(), 4),
-        "codes": _codes(tokenizer, ids),
+        "codes": [round(used / size, 4) for size, used in _codebooks(tokenizer, ids)],
     }
 
 
@@ -125,7 +136,7 @@ def _real(tokenizer: Tokenizer, path: Path) -> dict:
     flux_error, radius_error = (float(np.median(x)) for x in zip(*errors, strict=True))
     return {
         "n": 1,
-        "bits": round(int(tokens.valid.sum()) * math.log2(tokenizer.quantizer.size), 1),
+        "bits": round(_bits(tokenizer, tokens).item(), 1),
         "chi2_mean": round(chi2, 4),
         "bright": len(errors),
         "flux_error_percent": round(100 * flux_error, 3),

@@ -7,9 +7,9 @@ chi-square by
 .. math:: 2 a \sum w r g - a^2 \sum w g^2.
 
 In each round every tile of pixels offers its best spot; those that beat their neighbours are taken and the residual is
-updated, until none is worth its price or the budget is spent. The price is in units of the chi-square: 12 = 2 ln 384
-for the id, and as much again for the place of a spot that stands alone, which noise hardly ever pays; where the
-chi-square is above that of noise all around, half is enough. So of a source brighter than, or unlike, what the codes
+updated, until none is worth its price or the budget is spent. The price is 24 in units of the chi-square: 2 ln 288 for
+the id, and as much again for the place of a spot that stands alone, which noise hardly ever pays; where the chi-square
+is above that of noise all around, half is enough. So of a source brighter than, or unlike, what the codes
 were trained on, little but noise is left.
 
 References:
@@ -21,7 +21,8 @@ __all__ = ["Spots"]
 
 import math
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from aion.observations import BANDS
 
 COLOURS = (4100.0, 5500.0, 6900.0, 8300.0, 9400.0)  # Angstrom, the borders between u, g, r, i, z and y
-SIGMAS = (0.5, 0.8, 1.3, 2.0)  # pixels
+SIGMAS = (0.5, 0.9, 1.6)  # pixels
 LEVELS = 8  # of the amplitude; the sign doubles them
 AMPLITUDES = (5.0, 2.5)  # the smallest in units of the usual noise, and the ratio of one to the next
 REACH = 2.5  # in sigma; beyond, a spot is zero
@@ -175,8 +176,7 @@ class Spots(nn.Module):
     def _take(self, gain: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns row and tile of the spots to take: worth it, and better than their neighbours."""
         worth = torch.maximum(gain.amax((1, 2), keepdim=True) * WORTH, least)
-        near = F.pad(gain, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1).amax((3, 4))
-        return ((gain > worth) & (gain >= near)).nonzero(as_tuple=True)
+        return ((gain > worth) & (gain >= _around(gain, 1, torch.maximum))).nonzero(as_tuple=True)
 
     def _touched(self, gain: Tensor, row: Tensor, i: Tensor, j: Tensor, ids: Tensor) -> Tensor:
         """Tells which tiles offer something else after spots were taken."""
@@ -208,9 +208,12 @@ def _excess(weight: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
     return CROWDED * (2 * _around(_tiles(known).float().sum(3))).sqrt(), _tiles(excess).sum(3)
 
 
-def _around(tiles: Tensor) -> Tensor:
-    """Adds up what there is in each tile and those around it."""
-    return F.pad(tiles, (AROUND,) * 4).unfold(1, 2 * AROUND + 1, 1).unfold(2, 2 * AROUND + 1, 1).sum((3, 4))
+def _around(tiles: Tensor, reach: int = AROUND, combine: Callable[[Tensor, Tensor], Tensor] = torch.add) -> Tensor:
+    """Adds up what there is in each tile and those around it, or combines it otherwise."""
+    for dim, pad in ((1, (0, 0, reach, reach)), (2, (reach, reach))):
+        padded = F.pad(tiles, pad)
+        tiles = reduce(combine, (padded.narrow(dim, k, tiles.shape[dim]) for k in range(2 * reach + 1)))
+    return tiles
 
 
 def _first(owner: Tensor, gain: Tensor, left: Tensor) -> Tensor:
