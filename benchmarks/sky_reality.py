@@ -108,9 +108,7 @@ def desi_noise(level: float) -> tuple[np.ndarray, np.ndarray]:
     z = torch.full((64,), 0.36874, dtype=torch.float64)
     source = galaxy_source(draws, galaxies_at(draws, z, z * 0 + 20.56) | {"ebv": 0.05 + 0 * z}, templates)
     source = source.scaled(1 / source.fine[:, 5000:6500].median(1).values)
-    _, ivar, wavelength = observe_spectrum(
-        "desi_spectrum", source.scaled(0 * z + 2 * level), draws, templates, False
-    )
+    _, ivar, wavelength = observe_spectrum("desi_spectrum", source.scaled(0 * z + 2 * level), draws, templates, False)
     return binned(wavelength[0].numpy(), ivar.numpy())
 
 
