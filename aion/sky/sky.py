@@ -106,8 +106,9 @@ class Sky:
         Arguments:
             indices: numbers of the objects, `(B,)` integers, repeated or not, in any order.
             noise: whether noise is added; without it everything else (grids, gaps, ivar, calibration) is the same.
-            light: whether the objects shine. Without, spectra and images are of the blank sky (and of neighbours), on
-                the same grids with the same gaps: what remains cannot tell anything of an object. Numbers stay.
+            light: whether the objects shine. Without, DESI and SDSS spectra and images are of the blank sky (and of
+                neighbours), on the same grids with the same gaps: what remains cannot tell anything of an object. All
+                else stays.
 
         Raises:
             TypeError: for numbers that are not integers.
@@ -121,10 +122,9 @@ class Sky:
             out |= self._maps(has["legacysurvey_image"], parameters, star, draws)
         if set(self.modalities) - set(out):
             source, true = self._source(draws, parameters, kind)
-            if not light:
-                source = source.scaled(torch.zeros_like(source.redshift))
+            shining = source if light else source.scaled(torch.zeros_like(source.redshift))
             for name in self._wanted(INSTRUMENTS):
-                out[name] = self._spectrum(name, has[name], source, draws, noise)
+                out[name] = self._spectrum(name, has[name], shining, draws, noise)
             for name in self._wanted(SURVEYS):
                 out[name] = self._star_spectrum(name, kind == STAR, source, parameters, draws, noise)
             if self._wanted(LEGACY_FLUXES):
