@@ -111,12 +111,11 @@ def test_autocovariance_of_a_long_series_with_gaps():
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_select_template_says_when_it_pays(name):
-    choice = select_template(PROCESSES[name](LAGS[:110]), 3, 18)
+    acf = PROCESSES[name](LAGS[:110])
+    choice = select_template(acf, 3, 18)
     assert choice.pays == (name in list(PROCESSES)[:3] or "strong noise" in name), choice.reason
     assert choice.excess == min(choice.table.values())
-    given = gaussian_scheme_skill(PROCESSES[name](LAGS[:110]), multiscale(choice.K, choice.alpha), 18)[
-        "crps_excess"
-    ].mean()
+    given = gaussian_scheme_skill(acf, multiscale(choice.K, choice.alpha), 18)["crps_excess"].mean()
     assert given == pytest.approx(choice.excess)
     assert choice.scheme.name.startswith("multiscale" if choice.pays else "autoregressive")
 

@@ -39,7 +39,7 @@ def test_other_templates(K, alpha, period, new, oldest):
 
 @pytest.mark.parametrize("K", [2, 3, 4, 5, 6])
 def test_the_least_number_of_calls(K):
-    ratios = RATIOS if K < 6 else RATIOS[:-1]  # the last has 364 frames and takes seconds
+    ratios = RATIOS if K < 5 else (1.0, 1.5, 2.0)  # wider ones of hundreds of frames take seconds
     schemes = [multiscale(K, alpha) for alpha in ratios] + [autoregressive(K), hierarchy2(K)]
     for scheme in schemes:
         scheme.check()

@@ -151,6 +151,7 @@ def autoregressive(K: int = 3) -> Scheme:
     return Scheme(f"autoregressive K={K}", K, K, ((tuple(range(-K, 1)), tuple(range(1, K + 1))),))
 
 
+@lru_cache(maxsize=64)
 def multiscale(K: int = 3, alpha: float = 2.5) -> Scheme:
     """Builds the multiscale scheme: the widest template at the present first, narrower and shifted ones after.
 
