@@ -106,8 +106,8 @@ def _add_benchmark(verbs) -> None:
         "benchmark",
         _benchmark,
         "score frozen models on many tasks, with baselines, errors and controls",
-        "Writes DIR/TASK/MODEL.json for every pair, DIR/table.md and DIR/report.html. Started again with the same DIR it\n"
-        "goes on: cells are kept as long as task, data, model and the code that scores are the same.",
+        "Writes DIR/TASK/MODEL.json for every pair, DIR/table.md and DIR/report.html. Started again with the same DIR\n"
+        "it goes on: cells are kept as long as task, data, model and the code that scores are the same.",
         "aion benchmark --task sdss-photoz --model aion-nano --model raw",
     )
     parser.add_argument(
