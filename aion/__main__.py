@@ -110,34 +110,19 @@ def _add_benchmark(verbs) -> None:
         "it goes on: cells are kept as long as task, data, model and the code that scores are the same.",
         "aion benchmark --task sdss-photoz --model aion-nano --model raw",
     )
-    parser.add_argument(
-        "--suite", default="offline", metavar="SUITE", help="offline, published or all (default: offline)"
-    )
-    parser.add_argument(
-        "--task",
-        action="append",
-        default=[],
-        metavar="TASK",
-        help="a task of any suite, instead of a suite; may repeat",
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        metavar="MODEL",
-        help="a shipped model, a folder, owner/name on the Hugging Face Hub, 'raw' for the raw measurements, or a\n"
-        f"Parquet file of embeddings; may repeat (default: {DEFAULT_MODEL} and raw)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("aion-benchmark"),
-        metavar="DIR",
-        help="folder to write (default: aion-benchmark)",
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="checkout that holds the data (default: that of aion)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstraps and controls (default: 0)")
-    parser.add_argument("--no-controls", action="store_true", help="leave out what should fail")
+
+    def option(name: str, text: str, **rest: object) -> None:
+        parser.add_argument(name, help=text, **rest)
+
+    option("--suite", "offline, published or all (default: offline)", default="offline", metavar="SUITE")
+    option("--task", "a task of any suite, instead of a suite; may repeat", action="append", default=[], metavar="TASK")
+    whose = "as for `aion info`, 'raw' for raw measurements, or a Parquet file of embeddings; may repeat"
+    option("--model", f"{whose} (default: {DEFAULT_MODEL} and raw)", action="append", metavar="MODEL")
+    folder = {"type": Path, "metavar": "DIR"}
+    option("-o", "folder to write (default: aion-benchmark)", dest="output", default=Path("aion-benchmark"), **folder)
+    option("--data", "checkout that holds the data (default: that of aion)", **folder)
+    option("--seed", "of bootstraps and controls (default: 0)", type=int, default=0, metavar="N")
+    option("--no-controls", "leave out what should fail", action="store_true")
     _add_device(parser)
 
 
@@ -271,12 +256,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     models = [embedder(name, arguments.device) for name in arguments.model or [DEFAULT_MODEL, "raw"]]
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(tasks) * len(models), unit="cell", disable=None) as bar:
-
-        def report(done: int, total: int, cell: dict) -> None:
-            bar.set_postfix_str(f"{cell['task']} {cell['model']}")
-            bar.update()
-
-        options = {"seed": arguments.seed, "controls": not arguments.no_controls, "report": report}
+        options = {"seed": arguments.seed, "controls": not arguments.no_controls, "report": lambda *_: bar.update()}
         cells = run(tasks, models, arguments.output, arguments.data or ROOT, **options)
     text = table(cells)
     (arguments.output / "table.md").write_text(text, encoding="utf-8")
