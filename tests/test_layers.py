@@ -55,7 +55,7 @@ ON_DEMAND = {"huggingface_hub"}  # inside functions only: what fetches or upload
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # Tests of what is not one module, and scripts that make what tests compare with.
 WITHOUT_MODULE = {"test_layers", "test_notebooks", "test_official_faults", "test_packaging", "test_readme"}
-WITHOUT_MODULE |= {"test_benchmarks_physics"}
+WITHOUT_MODULE |= {"test_benchmarks_leaderboard", "test_benchmarks_physics"}
 WITHOUT_MODULE |= {"test_sky_reality", "test_tokenizers_released", "test_tokenizers_report", "test_tokenizers_train"}
 WITHOUT_MODULE |= {"make_official_codec_fixtures", "make_official_model_fixtures"}
 

@@ -144,10 +144,11 @@ TASKS = (
     ),
     Task(
         name="sky-galaxies-photometry",
-        question="the same where the spectrum is missing",
+        question="redshift, mass, age and metallicity of simulated galaxies of which the spectrum is missing",
         kind="regression",
         labels=("redshift", "log_mass", "log_age", "metallicity"),
         metric="r2",
+        note="1500 galaxies: not to be set beside the 200 that have spectra",
         **_FAINT,
     ),
     Task(
