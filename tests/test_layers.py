@@ -29,6 +29,7 @@ LAYERS = (
     {"aion.storage"},
     {"aion.model"},
     {"aion.benchmarks", "aion.recipes", "aion.demo", "aion.survey"},
+    {"aion.command"},
     {"aion.__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
