@@ -257,7 +257,8 @@ class Index:
         tensors = {"embedding": self.embedding.cpu().contiguous(), "ids": names}
         tensors |= {f"columns.{name}": value.contiguous() for name, value in self.columns.items()}
         digest = _digest(tensors)
-        facts = {"format": FORMAT, "metric": self.metric, "facts": self.facts, "sha256": digest}
+        facts = {"format": FORMAT, "metric": self.metric, "columns": list(self.columns), "facts": self.facts}
+        facts["sha256"] = digest
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             save_file(tensors, temporary, metadata={"aion": json.dumps(facts)})
@@ -291,7 +292,7 @@ class Index:
             msg = f"{path}: wanted an index of the format {FORMAT!r} as it was written; this is another or was altered"
             raise ValueError(msg)
         ids = json.loads(bytes(tensors["ids"].numpy()))
-        columns = {name.removeprefix("columns."): v for name, v in tensors.items() if name.startswith("columns.")}
+        columns = {name: tensors[f"columns.{name}"] for name in facts["columns"]}
         return cls(tensors["embedding"], facts["metric"], chunk, ids=ids, columns=columns, facts=facts["facts"])
 
     def _check(self, name: str, value: Tensor | np.ndarray) -> Tensor:

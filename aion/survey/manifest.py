@@ -182,7 +182,7 @@ def _duplicates(parts: "Iterator[Table]") -> np.ndarray:
 
 
 def _status(table: "Table") -> np.ndarray:
-    return table.column("status").to_numpy(zero_copy_only=False).astype(str)
+    return table.column("status").to_numpy(zero_copy_only=False).astype(object)  # texts of any length
 
 
 def _mark(table: "Table", twice: np.ndarray, seen: set[int]) -> "tuple[Table, dict[str, int]]":
