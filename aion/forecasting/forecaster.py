@@ -158,7 +158,7 @@ class Forecaster(nn.Module):
             lambda step: {name: part.to(device) for name, part in windows(step).items()},
             steps,
             lr=lr,
-            generator=torch.Generator().manual_seed(seed),
+            seed=seed,
             identity=f"forecaster {facts}",
             **options,
         )

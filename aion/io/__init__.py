@@ -12,11 +12,11 @@ them. Astropy and pyarrow are loaded when they are first needed.
 __all__ = [
     "Embeddings",
     "FORMATS",
+    "Objects",
     "Series",
     "Shards",
-    "Stream",
     "SolarVideo",
-    "Objects",
+    "Stream",
     "air_to_vacuum",
     "crossmatch",
     "from_quantity",

@@ -134,7 +134,7 @@ def train_recipe(
     train(
         model.to(device),
         data,
-        generator=torch.Generator().manual_seed(recipe["seed"]),
+        seed=recipe["seed"],
         checkpoint=folder / "checkpoint",
         identity=identity,
         log=folder / "log.jsonl",
