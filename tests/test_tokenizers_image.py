@@ -346,7 +346,7 @@ def shipped():
 class TestShipped:
     """What the shipped tokenizer keeps of simulated and real stamps."""
 
-    @pytest.mark.parametrize(("name", "limit"), [("legacysurvey_image", 1.15), ("hsc_image", 1.6)])
+    @pytest.mark.parametrize(("name", "limit"), [("legacysurvey_image", 1.08), ("hsc_image", 1.12)])
     def test_galaxies_keep_their_light(self, shipped, name, limit):
         objects = torch.arange(24)
         sky = Sky(seed=5, modalities=[name], galaxies=1.0, max_redshift=0.6, complete=True)
@@ -386,6 +386,6 @@ class TestShipped:
         image = Image(flux, ivar, tuple(f"hsc-{band}" for band in file["filters"]))
         decoded = shipped.decode(shipped.encode(image), like=image)
         chi2 = ((image.flux - decoded.flux) ** 2 * ivar).mean().item()
-        assert chi2 < 3
+        assert chi2 < 1.1
         light, true = (x.sum((2, 3)) for x in (decoded.flux, image.flux))
-        torch.testing.assert_close(light, true, rtol=0.35, atol=0)  # bands are mixed up to that
+        torch.testing.assert_close(light, true, rtol=0.25, atol=0)  # faint colours are mixed up to that
