@@ -53,7 +53,7 @@ def test_duplicates_are_marked_across_parts_but_not_among_failures(manifest, tmp
 
 def test_row_groups_are_large(manifest, tmp_path):
     for number in range(3):
-        manifest.write(number, part([f"{number}-{i}" for i in range(10_000)]), NOTES)
+        manifest.write(number, part([f"{number}-{i}" for i in range(5_000)]), NOTES)
     manifest.merge({})
     groups = pyarrow.parquet.ParquetFile(tmp_path / "x.parquet").metadata
-    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [20_000, 10_000]
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [10_000, 5_000]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 DUPLICATE = "duplicate id"
-_GROUP = 16384  # rows in a row group of the output
+_GROUP = 8192  # rows in a row group of the output
 _KEY, _NOTES = b"aion", b"aion_notes"
 
 
