@@ -5,8 +5,8 @@ blocks (`aion.physics.mixing`) and decoded to the increment from each frame to t
 so that every frame of the window is a training example. The two dimensionalities share the blocks and have an encoder
 and a decoder each; a plane is a volume of one layer.
 
-Where to look or to steer: `encoders.2`, `blocks.0` ... `blocks.N`, `blocks.K.time`, `blocks.K.space`. All give
-activations `(B, T, H', W', D', C)`, D' = 1 in two dimensions.
+Where to look or to steer: `blocks.0` ... `blocks.N`, `blocks.K.time`, `blocks.K.space` give activations
+`(B, T, H', W', D', C)`, D' = 1 in two dimensions; `encoders.2` and `encoders.3` the same with the first two as one.
 
 References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684

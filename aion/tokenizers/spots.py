@@ -100,22 +100,25 @@ class Spots(nn.Module):
         power = self._filter(weight, torch.ones_like(changed), 2).unflatten(0, changed.shape)
         gain, best = excess.new_zeros(excess.shape), torch.zeros_like(excess, dtype=torch.long)
         left = torch.full((len(residual),), self.budget, device=weight.device)
-        rows, found = torch.arange(len(gain), device=weight.device), []
+        names, found = torch.arange(len(gain), device=weight.device), []
         while changed.any():
             gain[changed], best[changed] = self._best(self._filter(signal, changed), power[changed], allowed[changed])
-            least = self.price * (1 - 0.5 * (_around(excess[rows]) > limit[rows]))
-            alive = (gain[rows] > least).flatten(1).any(1)  # what is not will never be again
-            rows, least = rows[alive], least[alive]
-            row, i, j = self._take(gain[rows], least)
-            row = rows[row]
-            keep = _first(row // len(present), gain[row, i, j], left)
+            least = self.price * (1 - 0.5 * (_around(excess) > limit))
+            alive = (gain > least).flatten(1).any(1)  # what is not will never be again, and would only cost time
+            if 2 * alive.sum() < len(alive):
+                every = weight, signal, power, allowed, possible, gain, best, excess, limit, least, names
+                every = (x[alive] for x in every)
+                weight, signal, power, allowed, possible, gain, best, excess, limit, least, names = every
+            row, i, j = self._take(gain, least)
+            keep = _first(names[row] // len(present), gain[row, i, j], left)
             row, i, j = row[keep], i[keep], j[keep]
+            owner = names[row] // len(present)
             place, rest = best[row, i, j] % TILE**2, best[row, i, j] // TILE**2
             y, x = i * TILE + place // TILE, j * TILE + place % TILE
-            ids = rest + present[row % len(present)] * (2 * LEVELS * len(SIGMAS))
-            found.append(torch.stack([row // len(present), y, x, ids]))
+            ids = rest + present[names[row] % len(present)] * (2 * LEVELS * len(SIGMAS))
+            found.append(torch.stack([owner, y, x, ids]))
             excess[row, i, j] -= gain[row, i, j]
-            left -= torch.bincount(row // len(present), minlength=len(left))
+            left -= torch.bincount(owner, minlength=len(left))
             self._draw(signal, row, y, x, ids, weight)
             changed = self._touched(gain, row, i, j, ids) & possible
         found = torch.cat([left.new_zeros(4, 0), *found], 1)
