@@ -16,6 +16,7 @@ LAYERS = (
     {"aion.observations"},
     {"aion.catalog", "aion.field", "aion.tokens", "aion.posterior", "aion.nn", "aion.device"},
     {"aion.bundle", "aion.training", "aion.probes", "aion.steering", "aion.index", "aion.plotting"},
+    {"aion.keeping"},
     {
         "aion.tokenizers",
         "aion.transformer",

@@ -1,8 +1,8 @@
 """Forecasts of partially observed systems by diffusion, conditioned on a past that is sparse far back.
 
 `template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take.
-`noise`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`,
-`normalisation` and `keeping`; `verification` scores ensembles and `charts` draws them. `systems` and `transport`
+`noise`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`
+and `normalisation`; `verification` scores ensembles and `charts` draws them. `systems` and `transport`
 simulate what to try forecasts on.
 """
 
@@ -11,7 +11,6 @@ __all__ = [
     "denoise",
     "forecaster",
     "gaussian",
-    "keeping",
     "network",
     "noise",
     "normalisation",

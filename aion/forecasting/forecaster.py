@@ -3,6 +3,7 @@
 __all__ = ["Forecaster"]
 
 import hashlib
+import tempfile
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from aion.forecasting import keeping
+from aion import keeping
+from aion.bundle import digest, load_tensors
 from aion.forecasting.denoise import MaskedDenoiser
 from aion.forecasting.gaussian import autocovariance, select_template
 from aion.forecasting.network import SIZES, FrameTransformer
@@ -25,6 +27,7 @@ from aion.forecasting.template import Scheme, autoregressive, multiscale
 from aion.forecasting.windows import Windows, patterns
 from aion.training import train
 
+KIND = "forecaster"
 SHORTEST = 64  # frames of a series that a forecaster is built for
 
 
@@ -151,7 +154,7 @@ class Forecaster(nn.Module):
         )
         device = self.normalisation.mean.device
         settings = {"batch": batch, "lr": lr, "seed": seed}
-        facts = keeping.digest({**self.config, **settings}, {"normalisation": self.normalisation.sha256})
+        facts = digest({**self.config, **settings}, {"normalisation": self.normalisation.sha256})
         self.provenance = {"steps": steps, **settings}
         train(
             self.denoiser,
@@ -336,7 +339,8 @@ class Forecaster(nn.Module):
     @property
     def sha256(self) -> str:
         """Returns the content hash of weights, normalisation and configuration."""
-        return keeping.identify(self)
+        with tempfile.TemporaryDirectory() as folder:
+            return keeping.write(self, Path(folder), KIND)
 
     def save_pretrained(self, folder: Path | str) -> str:
         """Writes `config.json` and `forecaster.safetensors`, all or nothing, and returns the hash.
@@ -345,7 +349,7 @@ class Forecaster(nn.Module):
             FileExistsError: if the folder holds anything but a forecaster.
         """
         self._check_own()
-        return keeping.save(self, Path(folder), self.provenance)
+        return keeping.save(self, folder, KIND, self.provenance)
 
     @classmethod
     def from_pretrained(cls, name: Path | str, *, revision: str | None = None, device: str = "cpu") -> "Forecaster":
@@ -355,9 +359,13 @@ class Forecaster(nn.Module):
             FileNotFoundError: if there is none.
             ValueError: if a file was altered or does not fit.
         """
-        config, folder = keeping.read(name, revision)
+        folder, config = keeping.read(name, KIND, revision)
         forecaster = cls(**config["forecaster"])
-        keeping.load_weights(forecaster, folder, config)
+        try:
+            forecaster.load_state_dict(load_tensors(folder, f"{KIND}.safetensors", config["sha256"]))
+        except RuntimeError as error:
+            msg = f"{folder} does not fit its configuration: {error}"
+            raise ValueError(msg) from error
         forecaster.provenance = config["provenance"]
         return forecaster.to(device).eval()
 

@@ -6,9 +6,7 @@ What the embeddings were made with travels in the schema, as JSON under the key 
 
 __all__ = ["Embeddings", "read_embeddings", "write_embeddings"]
 
-import contextlib
 import json
-import secrets
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,8 @@ import numpy as np
 import torch
 
 from torch import Tensor
+
+from aion.io.parquet import write_whole
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -65,22 +65,10 @@ def write_embeddings(
         ValueError: for lengths that disagree, values that are not finite, a name of a column that is taken, metadata
             that are not JSON, or a file that cannot be written.
     """
-    import pyarrow.parquet
 
     path = Path(path)
     table = _table(ids, embedding, dict(columns or {}), dict(metadata or {}))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            pyarrow.parquet.write_table(table, stream)
-        temporary.replace(path)
-    except OSError as error:
-        msg = f"{path}: cannot be written ({error.strerror or error}); nothing was changed"
-        raise ValueError(msg) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return path
+    return write_whole(table, path)
 
 
 def _table(ids: Sequence[str], embedding: Tensor | np.ndarray, columns: dict, metadata: dict) -> "Table":

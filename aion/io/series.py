@@ -7,11 +7,9 @@ as do empty fields.
 
 __all__ = ["Series", "read_series", "write_forecast"]
 
-import contextlib
 import csv
 import json
 import math
-import secrets
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import torch
 
 from torch import Tensor
 
+from aion.io.parquet import write_whole
 from aion.observations import near_miss
 
 TIMES = ("time", "date", "datetime", "timestamp")
@@ -201,7 +200,6 @@ def write_forecast(
         ValueError: if shapes disagree or the file cannot be written.
     """
     import pyarrow
-    import pyarrow.parquet
 
     path = Path(path)
     if ensemble.ndim != 3 or ensemble.shape[2] != len(series.columns):
@@ -216,15 +214,4 @@ def write_forecast(
         data |= {f"{name}_q{100 * q:02.0f}": np.quantile(members, q, axis=1) for q in QUANTILES}
         data[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(members.ravel()), members.shape[1])
     table = pyarrow.table(data).replace_schema_metadata({b"aion": json.dumps(dict(metadata or {}))})
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            pyarrow.parquet.write_table(table, stream)
-        temporary.replace(path)
-    except OSError as error:
-        msg = f"{path}: cannot be written ({error.strerror or error}); nothing was changed"
-        raise ValueError(msg) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return path
+    return write_whole(table, path)

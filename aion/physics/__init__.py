@@ -15,7 +15,6 @@ __all__ = [
     "recipe",
     "sampling",
     "spectral",
-    "store",
     "systems",
     "turbulence",
     "walrus",

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from aion.observations import near_miss
 from aion.physics.flow import Flow
 from aion.physics.systems import simulate
 from aion.physics.walrus import Walrus
 from aion.physics.well import read_well
 from aion.training import elapsed, train
+from aion.training.toml import check_sections, read_toml
 
 HELD_OUT = 1_000_000
 SECTIONS = {"data", "model", "name", "seed", "training"}
@@ -35,25 +35,8 @@ def load(path: Path | str) -> dict:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, or data are held out.
     """
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    path = Path(path)
-    if not path.is_file():
-        msg = f"no recipe {path}"
-        raise FileNotFoundError(msg)
-    try:
-        recipe = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        msg = f"{path} is not TOML: {error}"
-        raise ValueError(msg) from error
-    if unknown := sorted(set(recipe) - SECTIONS):
-        msg = f"{path}: unknown section {unknown[0]!r}; {near_miss(unknown[0], SECTIONS)}"
-        raise ValueError(msg)
-    if missing := sorted(SECTIONS - set(recipe)):
-        msg = f"{path} lacks {', '.join(missing)}"
-        raise ValueError(msg)
+    recipe = read_toml(path)
+    check_sections(path, recipe, SECTIONS)
     _check_seeds(recipe)
     return recipe
 

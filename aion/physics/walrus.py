@@ -22,14 +22,15 @@ import torch
 
 from torch import Tensor, nn
 
+from aion import keeping
 from aion.bundle import load_weights
 from aion.observations import near_miss
-from aion.physics import store
 from aion.physics.flow import Flow
 from aion.physics.mixing import Block
 from aion.physics.normalise import window_scales
 from aion.physics.patching import FLAGS, Axis, PatchDecoder, PatchEncoder, axes_of, draw_shift, pad, unpad
 
+KIND, NOUN = "walrus", "model of flows"
 ASTRAY = 1e3  # a frame beyond so many times the largest RMS of its window ends the roll-out of that trajectory
 
 
@@ -131,12 +132,12 @@ class Walrus(nn.Module):
                 nn.init.normal_(module.weight, std=0.02, generator=generator)
 
     def save_pretrained(self, folder: Path | str) -> str:
-        """Writes the model into a folder, which it replaces, and returns its hash; see `aion.physics.store`.
+        """Writes the model into a folder, which it replaces, and returns its hash; see `aion.keeping`.
 
         Raises:
             FileExistsError: if the folder holds anything but a model.
         """
-        return store.save(self, folder, self.provenance)
+        return keeping.save(self, folder, KIND, self.provenance, NOUN)
 
     @classmethod
     def from_pretrained(cls, name: Path | str, *, revision: str | None = None) -> "Walrus":
@@ -146,10 +147,10 @@ class Walrus(nn.Module):
             FileNotFoundError: if there is none.
             ValueError: if a file was altered or does not fit.
         """
-        folder, facts = store.read(name, revision)
+        folder, facts = keeping.read(name, KIND, revision, NOUN)
         with torch.device("meta"):
             model = cls(**facts["walrus"])
-        load_weights(model, folder, store.WEIGHTS, facts["sha256"])
+        load_weights(model, folder, f"{KIND}.safetensors", facts["sha256"])
         model.provenance = facts.get("provenance", {})
         return model.eval()
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aion.observations import near_miss
+from aion.training.toml import check_sections, read_toml
 
 SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
 TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
@@ -71,7 +72,7 @@ def load_tokenizer(path: Path | str) -> dict:
 
 def is_family(path: Path | str) -> bool:
     """Tells the recipe of a family of tokenizers by its section of modalities from that of a single one."""
-    recipe = _toml(path)
+    recipe = read_toml(path)
     return "modalities" in recipe and "tokenizer" in recipe
 
 
@@ -107,19 +108,13 @@ def _check_data(path: Path | str, data: Mapping) -> None:
 def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
     """Reads a TOML file of known sections."""
     recipe = _merged(Path(path))
-    if unknown := set(recipe) - sections:
-        name = sorted(unknown)[0]
-        msg = f"{path}: unknown section {name!r}; {near_miss(name, sections)}"
-        raise ValueError(msg)
-    if missing := sections - optional - set(recipe):
-        msg = f"{path} lacks {', '.join(sorted(missing))}"
-        raise ValueError(msg)
+    check_sections(path, recipe, sections, optional)
     return recipe
 
 
 def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     """Reads a recipe over the one that it is like."""
-    own = _toml(path)
+    own = read_toml(path)
     if (other := own.pop("like", None)) is None:
         return own
     if path.resolve() in seen:
@@ -132,21 +127,3 @@ def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     if "data" in own and "sky" not in own:  # data of one's own instead of a sky
         merged.pop("sky", None)
     return merged
-
-
-def _toml(path: Path | str) -> dict:
-    """Reads a TOML file."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    path = Path(path)
-    if not path.is_file():
-        msg = f"no recipe {path}"
-        raise FileNotFoundError(msg)
-    try:
-        recipe = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        msg = f"{path} is not TOML: {error}"
-        raise ValueError(msg) from error
-    return recipe

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from aion.physics import store
+from aion import keeping
 from aion.physics.builders import nano
 from aion.physics.walrus import Walrus
 
@@ -14,11 +14,11 @@ def folder(tmp_path):
 
 
 def test_the_folder_says_what_is_in_it(folder):
-    found, facts = store.read(folder)
+    found, facts = keeping.read(folder, "walrus")
     assert found == folder
     assert facts["walrus"]["dim"] == 32
-    assert set(facts["sha256"]) == {store.WEIGHTS}
-    assert {path.name for path in folder.iterdir()} == {"config.json", store.WEIGHTS}
+    assert set(facts["sha256"]) == {"walrus.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {"config.json", "walrus.safetensors"}
 
 
 def test_what_was_altered_is_refused(folder):
@@ -31,7 +31,7 @@ def test_what_was_altered_is_refused(folder):
     with pytest.raises(ValueError, match="not the configuration of a model of flows"):
         Walrus.from_pretrained(folder)
     config.write_text(json.dumps(facts))
-    weights = folder / store.WEIGHTS
+    weights = folder / "walrus.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match="altered or damaged"):
         Walrus.from_pretrained(folder)
