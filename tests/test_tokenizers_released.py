@@ -51,6 +51,14 @@ def test_a_desi_spectrum_costs_at_most_273_tokens_of_12_bits(tokenizer, desi, sk
             assert high - low <= 4096
 
 
+@pytest.mark.parametrize("first", [0, 1500, 3000, 4500, 6000, 7300])
+def test_no_part_of_a_desi_spectrum_costs_more_than_the_whole(tokenizer, desi, first):
+    cut = desi.ivar.clone()
+    cut[:, :first] = 0
+    part = Spectrum(desi.flux, cut, desi.wavelength)
+    assert tokenizer.encode(part).valid.sum(1).max() <= 273
+
+
 def test_real_desi_coadds_are_kept_nearly_to_their_noise(tokenizer, desi):
     decoded = tokenizer.decode(tokenizer.encode(desi), like=desi)
     assert (chi2(desi, decoded) <= torch.tensor([1.4, 1.05])).all()

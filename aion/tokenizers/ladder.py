@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 REACH = 3  # rungs without a token that keep those on their two sides apart: half the kernel of the convolutions
-PIXELS = 3.0  # pixels per cell: 2.5 for DESI and 1.4 for SDSS on octave 0
+PIXELS = 4.0  # pixels per cell: 2.5 for DESI and 1.4 for SDSS on octave 0; at 3 the red half of DESI went to octave 2
 
 
 @dataclass(frozen=True)
