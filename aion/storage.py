@@ -5,6 +5,8 @@ What is on disk is a bundle, see `aion.bundle`, or a published checkpoint, see `
 
 __all__ = ["Stored"]
 
+import hashlib
+import json
 import tempfile
 
 from collections.abc import Mapping
@@ -126,6 +128,17 @@ class Stored(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             self._loaded = (self._write(Path(folder)), self.transformer.mask_token.dtype, self._state())
         return self._loaded[0]
+
+    @property
+    def tokenizers_sha256(self) -> str:
+        """Returns the content hash of the tokenizers and of what each is for: equal ones make equal tokens."""
+        result = hashlib.sha256(json.dumps(dict(self.modalities), sort_keys=True).encode())
+        for name, part in sorted(self.parts.items()):
+            result.update(json.dumps([name, part.config], sort_keys=True).encode())
+            for key, value in sorted(part.state_dict().items()):
+                result.update(key.encode())
+                result.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return result.hexdigest()
 
     def _state(self) -> list[tuple[int, int]]:
         """Returns what differs once a parameter or buffer was replaced or written to."""

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_every_setting_is_an_argument_of_what_it_is_for(path):
             continue
         assert tokenizer.keys() <= parameters(KINDS[tokenizer["kind"]]) | {"kind", "spacing", "fit_objects"}
     for part, settings in recipe["training"].items():
-        assert settings.keys() <= parameters(train) | {"batch"}
+        assert settings.keys() <= parameters(train) | {"batch", "kept"}
         assert part in {"default", "transformer", *recipe["tokenizers"]}
     assert set(recipe["modalities"].values()) == set(recipe["tokenizers"])
 
@@ -100,6 +101,18 @@ def test_a_short_recipe_trains_saves_and_says_where_it_comes_from(recipe, tmp_pa
     assert loaded.provenance["data"].startswith("simulated")
     lines = (tmp_path / "run" / "transformer.jsonl").read_text().splitlines()
     assert json.loads(lines[0]).keys() >= {"step", "loss", "redshift"}
+
+
+def test_objects_may_be_tokenized_once_for_many_epochs(recipe, tmp_path, monkeypatch):
+    recipe.write_text(SHORT + "[training.transformer]\nbatch = 4\nsteps = 9\nlr = 1e-3\nkept = 12\n")
+    first = train_recipe(recipe, tmp_path / "run", progress=False)
+    assert first.provenance["parts"]["transformer"]["kept"] == 12
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "transformer")
+    (tmp_path / "run" / "transformer.jsonl").unlink()
+    monkeypatch.setattr(AION, "tokenize", None)  # nothing is tokenized again
+    again = train_recipe(recipe, tmp_path / "run", progress=False)
+    a, b = first.state_dict(), again.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_training_twice_gives_the_same_model(recipe, tmp_path):

@@ -36,7 +36,7 @@ def scalar_rows(folder: Path, count: int) -> dict[str, dict]:
     """
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     rows = {}
-    for name, seen in _seen(names, count, max_redshift=1.0).items():
+    for name, seen in _seen(names, count).items():
         assert isinstance(seen, Scalar)
         tokenizer = load(folder / name)
         with warnings.catch_warnings():
@@ -55,7 +55,7 @@ def scalar_rows(folder: Path, count: int) -> dict[str, dict]:
 
 def catalog_row(tokenizer: Tokenizer, count: int) -> dict:
     """Measures a tokenizer of catalogues: rms error of each column, and the share of codes used."""
-    seen = _seen(["legacysurvey_catalog"], count, max_redshift=1.0, complete=True)["legacysurvey_catalog"]
+    seen = _seen(["legacysurvey_catalog"], count, complete=True)["legacysurvey_catalog"]
     assert isinstance(seen, Catalog)
     tokens = tokenizer.encode(seen)
     errors = {key: float(f"{value.sqrt().item():.3g}") for key, value in tokenizer.loss(seen).items()}

@@ -10,6 +10,7 @@ import torch
 from aion.masking import BudgetMasking
 from aion.model import AION
 from aion.observations import Observation
+from aion.recipes.kept import KeptTokens
 from aion.recipes.part import FIRST, FITTED, HELD_OUT, Part, machine, on_device
 from aion.recipes.reading import digest, load
 from aion.sources import Mixture, SkyObjects, SkySource, data_objects, observed
@@ -105,9 +106,14 @@ class _Run:
             draws = torch.Generator().manual_seed(recipe["seed"] + list(tokenizers).index(tokenizer))
             model.transformer.embed_codebook(name, model.tokenizer(name).codebook(model.dim), draws)
 
+        def fresh(number: int) -> TokenSequence:
+            return model.tokenize(observed(objects(number)))
+
+        tokens = self._kept(part, model, fresh) if part.kept else fresh
+
         def data(number: int) -> tuple[TokenSequence, TokenSequence]:
-            sequence = model.tokenize(observed(objects(number)))
-            return masking(sequence, torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + number))
+            draws = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + number)
+            return masking(tokens(number).to(self.device), draws)
 
         part.train(model.transformer, data, "transformer")
         part.facts["objects"] = part.settings["steps"] * part.lanes * part.batch
@@ -115,6 +121,13 @@ class _Run:
         if "data" in recipe:
             self.provenance = objects.facts
         return model
+
+    def _kept(self, part: Part, model: AION, fresh: Callable[[int], TokenSequence]) -> KeptTokens:
+        source = {key: self.recipe.get(key) for key in ("data", "seed", "sky")}
+        identity = digest(source, part.batch, model.tokenizers_sha256)
+        count = part.kept if self.steps is None else min(part.kept, self.steps * part.lanes * part.batch)
+        folder = self.folder / "tokens"
+        return KeptTokens(folder, identity, fresh, count, part.batch, self.recipe["seed"], self.progress)
 
     def _part(self, name: str) -> Part:
         """Takes the training settings of a part: its own section over the defaults."""

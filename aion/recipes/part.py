@@ -29,15 +29,16 @@ class Part:
     Arguments:
         recipe: the recipe.
         name: of the part.
-        settings: keyword arguments of `aion.training.train` and `batch`.
+        settings: keyword arguments of `aion.training.train`, `batch` and `kept`, see `aion.recipes.kept`.
         folder: receives the log and the checkpoint.
         progress: shows a progress bar on a terminal.
     """
 
     def __init__(self, recipe: Mapping, name: str, settings: Mapping, folder: Path, progress: bool) -> None:
         self.name, self.folder, self.seed, self.progress = name, folder, recipe["seed"], progress
-        self.settings = {key: value for key, value in settings.items() if key != "batch"}
+        self.settings = {key: value for key, value in settings.items() if key not in {"batch", "kept"}}
         self.batch, self.lanes = settings.get("batch", 1), settings.get("accumulate", 1)
+        self.kept = settings.get("kept", 0)
         same = {key: value for key, value in settings.items() if key not in HOW}
         kept = {key: value for key, value in recipe.items() if key not in {"name", "training"}}
         self.identity = f"{name} {digest(kept, name, same)}"
@@ -73,6 +74,7 @@ class Part:
         seconds = ranks.everyone(elapsed(checkpoint) if ranks.rank() == 0 else None)[0]
         self.facts |= {"steps": self.settings["steps"], "batch": self.batch}
         self.facts |= {"accumulate": self.lanes} if self.lanes > 1 else {}
+        self.facts |= {"kept": self.kept} if self.kept else {}
         self.facts |= {"ranks": ranks.size()} if ranks.size() > 1 else {}
         self.facts["seconds"] = seconds
 

@@ -82,7 +82,7 @@ class Embedder:
         facts = {"model_sha256": self.model.sha256, "pool": self.pool, "layer": self.layer}
         facts["dtype"] = str(self.model.transformer.mask_token.dtype).removeprefix("torch.")
         space = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return {**facts, "tokenizers_sha256": _tokenizers(self.model), "space_sha256": space}
+        return {**facts, "tokenizers_sha256": self.model.tokenizers_sha256, "space_sha256": space}
 
     @torch.no_grad()
     def __call__(self, rows: Rows) -> "Table":
@@ -237,17 +237,6 @@ def _metadata(column: str) -> dict[str, str] | None:
     """Returns the unit of a column."""
     unit = next((unit for key, unit in _UNITS.items() if column == key or column.startswith(f"{key}_")), None)
     return {"unit": unit} if unit else None
-
-
-def _tokenizers(model: AION) -> str:
-    """Hashes configurations and weights of the tokenizers."""
-    digest = hashlib.sha256(json.dumps(dict(model.modalities), sort_keys=True).encode())
-    for name, part in sorted(model.parts.items()):
-        digest.update(json.dumps([name, part.config], sort_keys=True).encode())
-        for key, value in sorted(part.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _status(vectors: np.ndarray, length: np.ndarray, faults: dict[int, str]) -> list[str]:
