@@ -288,7 +288,7 @@ def _ask(
         sequence = twice.select(torch.cat([given.valid, given.valid & own]))
         asked = _stack(asked, asked)
     # Never uniform: a published checkpoint generates with full attention even where its `forward` has not.
-    hidden = transformer.decode(transformer.encode(sequence), sequence.valid, asked, uniform=False)
+    hidden = transformer.decode(transformer.encode(sequence), sequence, asked, uniform=False)
     logits = transformer.logits(hidden, name).float()
     if guidance != 1:
         conditional, unconditional = logits.chunk(2)

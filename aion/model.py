@@ -346,7 +346,7 @@ class AION(Stored):
         return TokenSequence(ids, modality, position.cpu(), valid.cpu()).to(self.device)
 
     def _ask(self, sequence: TokenSequence, query: TokenSequence, name: str) -> Tensor:
-        hidden = self.transformer.decode(self.transformer.encode(sequence), sequence.valid, query)
+        hidden = self.transformer.decode(self.transformer.encode(sequence), sequence, query)
         return self.transformer.logits(hidden, name)[..., : codes(self.tokenizer(name))].float()
 
 

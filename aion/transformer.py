@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from aion.nn.attention import layer_norm
 from aion.nn.block import DecoderBlock, EncoderBlock
-from aion.nn.embedding import sine_cosine
+from aion.nn.embedding import angles, sine_cosine
 from aion.tokens import TokenSequence, Vocabulary
 
 
@@ -42,6 +42,7 @@ class Transformer(nn.Module):
         mlp_ratio: see `aion.nn.block.GatedMLP`.
         smoothing: width in ids, by name, over which the target of a modality with ordered ids is spread (a Gaussian).
         weights: weight of a modality in the loss, by name; 1 for those not named.
+        rotary: turns the heads of the attention by the positions of tokens too, see `aion.nn.attention`.
         norm_bias: gives every norm a bias.
         untied: gives queries modality embeddings of their own instead of those of the tokens.
         mixed: lets a query see the queries of other modalities too.
@@ -61,6 +62,7 @@ class Transformer(nn.Module):
         mlp_ratio: float = 4.0,
         smoothing: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        rotary: bool = False,
         norm_bias: bool = False,
         untied: bool = False,
         mixed: bool = False,
@@ -76,6 +78,7 @@ class Transformer(nn.Module):
         for name in (*self.smoothing, *self.weights, *self.lists, *self.input_only, *self.output_only):
             self.vocabulary.index(name)
         options = {
+            "rotary": rotary,
             "norm_bias": norm_bias,
             "untied": untied,
             "mixed": mixed,
@@ -97,6 +100,10 @@ class Transformer(nn.Module):
             **{key: value for key, value in options.items() if value},
         }
         self.dim, self.mixed, self.uniform = dim, mixed, uniform
+        self.pairs = dim // heads // 2 if rotary else 0
+        if rotary and dim % (2 * heads):
+            msg = f"rotary: wanted heads of an even width, given dim={dim} and heads={heads}"
+            raise ValueError(msg)
         self.token_embedding = _embedding(len(self.vocabulary), dim)
         self.modality_embedding = _embedding(len(self.vocabulary.names), dim)
         self.query_modality_embedding = _embedding(len(self.vocabulary.names), dim) if untied else None
@@ -155,19 +162,19 @@ class Transformer(nn.Module):
             raise ValueError(msg)
         place = self._place(sequence)
         x = self.token_embedding(sequence.ids) + place
-        mask = _key_mask(sequence.valid)
+        mask, turned = _key_mask(sequence.valid), self._angles(sequence)
         for block in self.encoder:
-            x = block(x, mask)
+            x = block(x, mask, turned)
         x = self.encoder_norm(x)
         return x if layer == "encoder" else self.decoder_proj_context(x) + place
 
     def decode(
-        self, context: Tensor, context_valid: Tensor, query: TokenSequence, uniform: bool | None = None
+        self, context: Tensor, visible: TokenSequence, query: TokenSequence, uniform: bool | None = None
     ) -> Tensor:
         """Answers queries `(B, M)`, whose ids are not looked at, from a context `(B, N, D)` by states `(B, M, D)`.
 
-        An object without any valid context is answered from the queries alone. `uniform` overrides that of the
-        transformer.
+        The context is what `encode` made of `visible`. An object without any valid context is answered from the
+        queries alone. `uniform` overrides that of the transformer.
         """
         uniform = self.uniform if uniform is None else uniform
         x = self.mask_token + self._place(query, self.query_modality_embedding)
@@ -176,9 +183,10 @@ class Transformer(nn.Module):
         if not (self.mixed or uniform):
             mask = mask & (query.modality[:, None, :, None] == query.modality[:, None, None, :])
         mask = None if bool(mask.all()) else mask
-        context_mask = _key_mask(context_valid)
+        context_mask = _key_mask(visible.valid)
+        turned, context_turned = self._angles(query), self._angles(visible)
         for block in self.decoder:
-            x = block(x, context, mask, context_mask, uniform)
+            x = block(x, context, mask, context_mask, uniform, turned, context_turned)
         return self.decoder_norm(x)
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
@@ -199,7 +207,7 @@ class Transformer(nn.Module):
             ValueError: for a batch without any target.
         """
         visible, target = batch
-        hidden = self.decode(self.encode(visible), visible.valid, target)
+        hidden = self.decode(self.encode(visible), visible, target)
         rows = target.valid.flatten().nonzero()[:, 0]
         rows = rows[target.modality.flatten()[rows].argsort(stable=True)]
         counts = target.modality.flatten()[rows].bincount(minlength=len(self.vocabulary.names)).tolist()
@@ -229,6 +237,9 @@ class Transformer(nn.Module):
         distance = torch.arange(logits.shape[-1], device=ids.device) - ids[:, None]
         soft = (-0.5 * (distance / self.smoothing[name]) ** 2).softmax(dim=-1)
         return F.cross_entropy(logits.float(), soft)
+
+    def _angles(self, sequence: TokenSequence) -> Tensor | None:
+        return angles(sequence.position, self.pairs) if self.pairs else None
 
     def _place(self, sequence: TokenSequence, modality_embedding: nn.Embedding | None = None) -> Tensor:
         position = sine_cosine(sequence.position, self.dim)

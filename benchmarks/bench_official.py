@@ -80,7 +80,7 @@ def outputs(folder, inputs, expected):
             visible = pack(model, {key: value for key, value in ids.items() if key not in keys})
             parts = [query(model, name_of(key), len(visible)) for key in keys]
             wanted = TokenSequence(**{k: torch.cat([getattr(p, k) for p in parts], 1) for k in vars(parts[0])})
-            hidden = model.decode(model.encode(visible), visible.valid, wanted)
+            hidden = model.decode(model.encode(visible), visible, wanted)
             for key in keys:
                 chosen = wanted.modality[0] == model.vocabulary.index(name_of(key))
                 compare(f"{'+'.join(keys)}.{key}", model.logits(hidden[:, chosen], name_of(key)))

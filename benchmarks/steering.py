@@ -184,7 +184,7 @@ def predict(model: AION, asked: Asked, generator: torch.Generator) -> Predicted:
     context = model.transformer.encode(asked.given)
 
     def logits(query: TokenSequence, name: str) -> Tensor:
-        hidden = model.transformer.decode(context, asked.given.valid, query)
+        hidden = model.transformer.decode(context, asked.given, query)
         return model.transformer.logits(hidden, name)[..., : codes(model.tokenizer(name))].float()
 
     tokenizer, query = model.tokenizer(PREDICTED), asked.spectrum

@@ -36,7 +36,7 @@ def query(model, count, length, name="b"):
 
 
 def asked(model, visible, wanted):
-    hidden = model.decode(model.encode(visible), visible.valid, wanted)
+    hidden = model.decode(model.encode(visible), visible, wanted)
     return model.logits(hidden, "b").double().softmax(-1).detach()
 
 

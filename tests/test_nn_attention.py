@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aion.nn.attention import CrossAttention, SelfAttention
+from aion.nn.embedding import angles
 
 
 def softmax_attention(q, k, v, mask):
@@ -39,6 +40,30 @@ def test_uniform_attention_is_the_mean_of_the_values():
     torch.testing.assert_close(layer(x, uniform=True), expected)
     expected = layer.proj(v[:, [0, 2, 3]].mean(1, keepdim=True)).expand_as(x)
     torch.testing.assert_close(layer(x, mask, uniform=True), expected)
+
+
+@pytest.mark.parametrize("moved", [[0.0, 0.0], [3.0, -40.0]])
+def test_turned_attention_depends_on_differences_of_positions(moved, generator):
+    layer = SelfAttention(24, heads=3)
+    x, position = torch.randn(2, 5, 24), 20 * torch.rand(2, 5, 2, generator=generator)
+    given = layer(x, angles=angles(position + torch.tensor(moved), 4))
+    torch.testing.assert_close(given, layer(x, angles=angles(position, 4)), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(given, layer(x), atol=1e-3)
+    torch.testing.assert_close(layer(x, angles=torch.zeros(2, 5, 4)), layer(x))
+
+
+def test_a_query_at_zero_gets_fourier_components_of_the_values(generator):
+    layer = CrossAttention(8, heads=1)
+    x, context, position = torch.randn(1, 1, 8), torch.randn(1, 6, 8), 20 * torch.rand(1, 6, 2, generator=generator)
+    phase = torch.exp(1j * angles(position, 4))[0]
+    k, v = layer.kv(context)[0].chunk(2, dim=-1)
+    q, k = (torch.nn.functional.layer_norm(t, (8,), eps=1e-6) for t in (layer.q(x)[0], k))
+    q, k, v = (torch.complex(*t.chunk(2, dim=-1)) for t in (q, k, v))
+    weight = ((q.conj() * k * phase).real.sum(-1) / 8**0.5).softmax(0)
+    component = (weight[:, None] * phase * v).sum(0)
+    expected = layer.proj(torch.cat([component.real, component.imag]))
+    given = layer(x, context, None, torch.zeros(1, 1, 4), angles(position, 4))
+    torch.testing.assert_close(given[0, 0], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_query_that_may_see_nothing_gets_nothing():

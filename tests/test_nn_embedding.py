@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion.nn.embedding import sine_cosine, turn
+from aion.nn.embedding import PERIODS, angles, sine_cosine, turn
 
 
 def test_integer_positions_give_the_fixed_table():
@@ -48,3 +48,11 @@ def test_means_of_turned_vectors_tell_places_apart():
     plain, turned = x.mean(1), turn(x, torch.arange(20.0)).mean(1)
     assert torch.equal(plain[0], plain[1])
     assert (turned[0] - turned[1]).abs().max() > 0.05
+
+
+def test_angles_have_periods_in_equal_ratios_and_three_quarters_are_of_the_second_coordinate():
+    found = angles(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 16)
+    assert [(row != 0).sum().item() for row in found] == [4, 12]
+    period = 2 * np.pi / found[1, 4:]
+    torch.testing.assert_close(period[[0, -1]], torch.tensor(PERIODS))
+    torch.testing.assert_close(period[1:] / period[:-1], (period[1] / period[0]).expand(11), rtol=1e-4, atol=0)

@@ -101,7 +101,7 @@ def test_the_decoder_is_the_published_one(repositories, name):
     keys = asked.split("+")
     visible = sequence(model, config, [k for k in MAKE.inputs(config)[0] if k not in keys and k != "catalog"])
     wanted = query(model, keys)
-    hidden = model.decode(model.encode(visible), visible.valid, wanted)
+    hidden = model.decode(model.encode(visible), visible, wanted)
     own = wanted.modality[0] == model.vocabulary.index(name_of(key))
     logits = model.logits(hidden[:, own], name_of(key))[:, :: MAKE.STRIDE, :: MAKE.EVERY]
     torch.testing.assert_close(logits, EXPECTED[name], **TOLERANCE)
@@ -126,7 +126,7 @@ def test_the_default_does_not_share_the_fault_of_the_published_decoder(repositor
         model = read_transformer(repositories["tied"], parity)[0].eval()
         visible = sequence(model, config, ["tok_image"])
         alone, among = (query(model, keys) for keys in (["tok_z"], ["tok_z", "tok_flux_g", "tok_xp_bp"]))
-        hidden = [model.decode(model.encode(visible), visible.valid, wanted)[:, :1] for wanted in (alone, among)]
+        hidden = [model.decode(model.encode(visible), visible, wanted)[:, :1] for wanted in (alone, among)]
         change[parity] = (hidden[0] - hidden[1]).abs().max().item()
     assert change[False] < 1e-5 < 1e-2 < change[True]
 
@@ -138,7 +138,7 @@ def test_queries_of_other_modalities_are_seen_if_the_checkpoint_says_so(reposito
     model = read_transformer(repositories["biased"])[0].eval()
     visible = sequence(model, config, ["tok_xp_bp"])
     hidden = [
-        model.decode(model.encode(visible), visible.valid, query(model, keys))[:, :1]
+        model.decode(model.encode(visible), visible, query(model, keys))[:, :1]
         for keys in (["tok_z"], ["tok_z", "tok_flux_g"])
     ]
     assert (hidden[0] - hidden[1]).abs().max() > 1e-2

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from aion import Scalar
-from aion.nn.embedding import sine_cosine
 from aion.tokenizers import ScalarTokenizer
 from aion.tokenizers.edges import levels
 from aion.tokenizers.reservoir import Reservoir
@@ -344,8 +343,12 @@ def test_bad_input_is_refused(action, message):
         action()
 
 
-def test_a_rung_makes_the_codebook_that_of_positions_on_the_ladder():
-    tokenizer = ScalarTokenizer(bins=32, rung=0.005).fit(Scalar([0.0, 1.0]), spacing="log1p")
-    centers = (tokenizer.edges[0, 1:].double() + tokenizer.edges[0, :-1].double()) / 2
-    position = torch.stack([torch.zeros(32), (centers.log1p() / 0.005).float()], dim=-1)
-    torch.testing.assert_close(tokenizer.codebook(24), sine_cosine(position, 24), atol=1e-4, rtol=0)
+def test_with_a_rung_a_shift_in_ln_wavelength_turns_the_codebook_alike_everywhere():
+    tokenizer = ScalarTokenizer(bins=400, rung=0.005).fit(Scalar([0.0, 0.5]), spacing="log1p")
+    book = tokenizer.codebook(64)
+    assert book.shape == (400, 64)
+    likeness = book @ book.T / 32  # of redshifts: a function of the difference in ln(1 + z) alone, 1 at 0
+    for lag in (0, 1, 7, 100):
+        along = likeness.diagonal(lag)
+        torch.testing.assert_close(along, along[:1].expand_as(along), atol=2e-4, rtol=0)
+    assert (likeness - torch.eye(400)).max() < 0.99  # even neighbours, a fifth of a rung apart, differ

@@ -18,21 +18,26 @@ def batch(tiny_model, sequence, generator):
     return BudgetMasking(tiny_model.vocabulary, input_budget=30, target_budget=30)(sequence, generator)
 
 
-def test_padding_does_not_change_the_result(tiny_model, sequence):
+@pytest.fixture(params=[False, True], ids=["plain", "rotary"])
+def transformer(tiny_model, request):
+    model = Transformer(**{**tiny_model.transformer.config, "rotary": request.param}).eval()
+    model.load_state_dict(tiny_model.transformer.state_dict())
+    return model
+
+
+def test_padding_does_not_change_the_result(transformer, sequence):
     pad = {k: torch.nn.functional.pad(v, (0, 0, 0, 9) if v.ndim == 3 else (0, 9)) for k, v in vars(sequence).items()}
     longer = TokenSequence(**pad)
-    expected = tiny_model.transformer.encode(sequence)
-    given = tiny_model.transformer.encode(longer)[:, : sequence.ids.shape[1]]
+    expected = transformer.encode(sequence)
+    given = transformer.encode(longer)[:, : sequence.ids.shape[1]]
     torch.testing.assert_close(given[sequence.valid], expected[sequence.valid], atol=1e-5, rtol=1e-5)
 
 
-def test_order_of_tokens_does_not_matter(tiny_model, sequence):
+def test_order_of_tokens_does_not_matter(transformer, sequence):
     one = sequence[:1].select(sequence[:1].valid)
     order = torch.randperm(one.ids.shape[1])
     shuffled = TokenSequence(**{k: v[:, order] for k, v in vars(one).items()})
-    torch.testing.assert_close(
-        tiny_model.transformer.encode(shuffled), tiny_model.transformer.encode(one)[:, order], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(transformer.encode(shuffled), transformer.encode(one)[:, order], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layer", ["context", "encoder"])
@@ -44,13 +49,13 @@ def test_position_and_id_and_modality_matter(tiny_model, sequence, layer):
         )
 
 
-def test_predictions_of_one_modality_do_not_depend_on_others_asked_for(tiny_model, batch):
+def test_predictions_of_one_modality_do_not_depend_on_others_asked_for(transformer, batch):
     visible, target = batch
-    context = tiny_model.transformer.encode(visible)
-    together = tiny_model.transformer.decode(context, visible.valid, target)
+    context = transformer.encode(visible)
+    together = transformer.decode(context, visible, target)
     for index in target.modality[target.valid].unique():
         alone = target.select(target.modality == index)
-        hidden = tiny_model.transformer.decode(context, visible.valid, alone)
+        hidden = transformer.decode(context, visible, alone)
         chosen = target.valid & (target.modality == index)
         torch.testing.assert_close(hidden[alone.valid], together[chosen], atol=1e-5, rtol=1e-5)
 
@@ -64,7 +69,7 @@ def test_gradients_reach_every_parameter(tiny_model, batch):
 def test_loss_is_the_mean_cross_entropy_over_modalities(tiny_model, batch):
     terms = tiny_model.transformer.loss(batch)
     visible, target = batch
-    hidden = tiny_model.transformer.decode(tiny_model.transformer.encode(visible), visible.valid, target)
+    hidden = tiny_model.transformer.decode(tiny_model.transformer.encode(visible), visible, target)
     logits = hidden @ tiny_model.transformer.head.T
     for name in terms.keys() - {"loss"}:
         low, high = tiny_model.vocabulary.ranges[name]
@@ -119,6 +124,7 @@ def test_every_projection_is_drawn_with_the_bound_of_xavier(mlp_ratio):
 
 
 OPTIONS = [
+    {"rotary": True},
     {"norm_bias": True},
     {"untied": True},
     {"mixed": True},
@@ -147,11 +153,11 @@ def test_an_untied_transformer_tells_queries_apart_by_their_own_embedding(batch,
     model.query_modality_embedding.weight.data.copy_(model.modality_embedding.weight)
     visible, target = batch
     context = model.encode(visible)
-    expected = tiny_model.transformer.decode(context, visible.valid, target)
-    torch.testing.assert_close(model.decode(context, visible.valid, target), expected)
+    expected = tiny_model.transformer.decode(context, visible, target)
+    torch.testing.assert_close(model.decode(context, visible, target), expected)
     model.query_modality_embedding.weight.data.add_(1)
     assert torch.equal(model.encode(visible), context)
-    assert not torch.allclose(model.decode(context, visible.valid, target), expected)
+    assert not torch.allclose(model.decode(context, visible, target), expected)
 
 
 def test_tokens_of_a_list_are_placed_by_their_index_alone():
@@ -169,6 +175,11 @@ def test_tokens_of_a_list_are_placed_by_their_index_alone():
             expected = found
         else:
             assert torch.equal(found, expected) is not change
+
+
+def test_rotary_heads_must_have_pairs():
+    with pytest.raises(ValueError, match="heads of an even width, given dim=6 and heads=2"):
+        Transformer({"z": 5}, dim=6, heads=2, rotary=True)
 
 
 def test_no_time_is_lost_on_the_meta_device():

@@ -63,9 +63,9 @@ class EncoderBlock(nn.Module):
         self.norm2 = layer_norm(dim, norm_bias)
         self.mlp = GatedMLP(dim, mlp_ratio)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps `(B, N, D)` to `(B, N, D)`; `mask` is True where a key may be seen."""
-        x = x + self.attn(self.norm1(x), mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, angles: Tensor | None = None) -> Tensor:
+        """Maps `(B, N, D)` to `(B, N, D)`; `mask` is True where a key may be seen, `angles` turn the heads."""
+        x = x + self.attn(self.norm1(x), mask, angles=angles)
         return x + self.mlp(self.norm2(x))
 
 
@@ -96,11 +96,14 @@ class DecoderBlock(nn.Module):
         mask: Tensor | None = None,
         context_mask: Tensor | None = None,
         uniform: bool = False,
+        angles: Tensor | None = None,
+        context_angles: Tensor | None = None,
     ) -> Tensor:
         """Maps queries `(B, M, D)` and a context `(B, N, D)` to `(B, M, D)`; masks are True where a key may be seen.
 
-        With `uniform` queries weigh each other alike.
+        With `uniform` queries weigh each other alike. The angles turn the heads, see `aion.nn.attention`.
         """
-        x = x + self.self_attn(self.norm1(x), mask, uniform)
-        x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), context_mask)
+        x = x + self.self_attn(self.norm1(x), mask, uniform, angles)
+        context = self.context_norm(context)
+        x = x + self.cross_attn(self.query_norm(x), context, context_mask, angles, context_angles)
         return x + self.mlp(self.norm2(x))

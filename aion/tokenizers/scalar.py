@@ -20,7 +20,6 @@ import torch
 
 from torch import Tensor
 
-from aion.nn.embedding import sine_cosine
 from aion.observations import Scalar, near_miss
 from aion.posterior import Posterior
 from aion.tokenizers.base import Tokenizer
@@ -28,6 +27,7 @@ from aion.tokenizers.edges import apart, quantiles
 from aion.tokenizers.reservoir import Reservoir
 from aion.tokens import Tokens
 
+PERIODS = (0.25, 400.0)  # rungs
 TRANSFORMS = ("asinh", "log", "none")
 SPACINGS = ("log1p", "normal", "quantile")
 BEYOND = ("clip", "error", "warn")
@@ -232,13 +232,15 @@ class ScalarTokenizer(Tokenizer):
     def codebook(self, dim: int = 64) -> Tensor:
         """Returns sines and cosines of the rank of each bin, eight octaves of them, `(size, 16)`.
 
-        With `rung` they are those of the position ln(1 + x) / rung, `(size, dim)`. A redshift shifts a spectrum by
-        that many rungs: from the position of a line to the redshift it then takes one rotation, the same for all
-        redshifts, and not a table.
+        With `rung` they are those of the position ln(1 + x) / rung, with periods from a quarter of a rung to 400 of
+        them, `(size, dim)`. A redshift shifts a spectrum by that many rungs: from the position of a line to the
+        redshift it then takes one rotation, the same for all redshifts, and not a table.
         """
         if self.rung is not None:
             position = ((self.edges[0, 1:].double() + self.edges[0, :-1].double()) / 2).log1p() / self.rung
-            return sine_cosine(torch.stack([torch.zeros_like(position), position], dim=-1), dim)
+            period = torch.logspace(*(math.log10(p) for p in PERIODS), dim // 2, device=position.device)
+            angle = (2 * math.pi * position[:, None] / period).float()
+            return torch.cat([angle.sin(), angle.cos()], dim=-1)
         rank = (torch.arange(self.size, device=self.edges.device) + 0.5) / self.size
         angle = math.pi * rank[:, None] * 2.0 ** torch.arange(8, device=rank.device)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
