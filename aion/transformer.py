@@ -43,6 +43,7 @@ class Transformer(nn.Module):
         smoothing: width in ids, by name, over which the target of a modality with ordered ids is spread (a Gaussian).
         weights: weight of a modality in the loss, by name; 1 for those not named.
         rotary: turns the heads of the attention by the positions of tokens too, see `aion.nn.attention`.
+        tied: modalities whose ids have the embeddings and the head of another one, by its name: those of one tokenizer.
         norm_bias: gives every norm a bias.
         untied: gives queries modality embeddings of their own instead of those of the tokens.
         mixed: lets a query see the queries of other modalities too.
@@ -63,6 +64,7 @@ class Transformer(nn.Module):
         smoothing: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
         rotary: bool = False,
+        tied: Mapping[str, str] | None = None,
         norm_bias: bool = False,
         untied: bool = False,
         mixed: bool = False,
@@ -74,11 +76,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.vocabulary = Vocabulary(sizes)
         self.smoothing, self.weights = dict(smoothing or {}), dict(weights or {})
+        self.tied = self._check_tied(dict(tied or {}))
+        # The rows of embeddings and head: those of the modalities that have their own.
+        self.table = Vocabulary({name: size for name, size in self.vocabulary.sizes.items() if name not in self.tied})
         self.lists, self.input_only, self.output_only = sorted(lists), sorted(input_only), sorted(output_only)
         for name in (*self.smoothing, *self.weights, *self.lists, *self.input_only, *self.output_only):
             self.vocabulary.index(name)
         options = {
             "rotary": rotary,
+            "tied": self.tied,
             "norm_bias": norm_bias,
             "untied": untied,
             "mixed": mixed,
@@ -104,7 +110,7 @@ class Transformer(nn.Module):
         if rotary and dim % (2 * heads):
             msg = f"rotary: wanted heads of an even width, given dim={dim} and heads={heads}"
             raise ValueError(msg)
-        self.token_embedding = _embedding(len(self.vocabulary), dim)
+        self.token_embedding = _embedding(len(self.table), dim)
         self.modality_embedding = _embedding(len(self.vocabulary.names), dim)
         self.query_modality_embedding = _embedding(len(self.vocabulary.names), dim) if untied else None
         self.mask_token = nn.Parameter(torch.empty(dim))
@@ -113,7 +119,7 @@ class Transformer(nn.Module):
         self.decoder_proj_context = nn.Linear(dim, dim)
         self.decoder = nn.ModuleList(DecoderBlock(dim, heads, mlp_ratio, norm_bias) for _ in range(decoder_depth))
         self.decoder_norm = layer_norm(dim, norm_bias)
-        self.head = nn.Parameter(torch.empty(len(self.vocabulary), dim))
+        self.head = nn.Parameter(torch.empty(len(self.table), dim))
         if not self.head.is_meta:  # where the first normal draw loads a symbolic algebra, which takes seconds
             self.reset_parameters()
 
@@ -137,9 +143,11 @@ class Transformer(nn.Module):
         """Starts the embeddings and the head of a modality from its tokenizer's codebook `(size, d)`.
 
         Ids that stand for similar things then start near each other, which training would otherwise have to find out
-        one id at a time.
+        one id at a time. A tied modality has nothing of its own to start.
         """
-        low, high = self.vocabulary.ranges[self.vocabulary.names[self.vocabulary.index(name)]]
+        if name in self.tied:
+            return
+        low, high = self._range(name)
         book = codebook.to(torch.float32) - codebook.float().mean(0)
         book = (book / book.square().sum(1).mean().sqrt().clamp(min=1e-6)).cpu()
         # The fixed positions have an rms of 0.7: embeddings of 0.02 would be lost beside them for thousands of steps.
@@ -161,7 +169,7 @@ class Transformer(nn.Module):
             msg = f"encode: layer must be 'context' or 'encoder', given {layer!r}"
             raise ValueError(msg)
         place = self._place(sequence)
-        x = self.token_embedding(sequence.ids) + place
+        x = self.token_embedding(self._rows(sequence)) + place
         mask, turned = _key_mask(sequence.valid), self._angles(sequence)
         for block in self.encoder:
             x = block(x, mask, turned)
@@ -191,7 +199,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
         """Computes the logits of the ids of one modality, `(..., size)`."""
-        low, high = self.vocabulary.ranges[self.vocabulary.names[self.vocabulary.index(name)]]
+        low, high = self._range(name)
         return F.linear(hidden, self.head[low:high])
 
     def loss(
@@ -212,16 +220,13 @@ class Transformer(nn.Module):
         rows = rows[target.modality.flatten()[rows].argsort(stable=True)]
         counts = target.modality.flatten()[rows].bincount(minlength=len(self.vocabulary.names)).tolist()
         # Split once: the gradient of a slice of the head for each modality would be as large as the head.
-        heads = self.head.split(list(self.vocabulary.sizes.values()))
+        heads = dict(zip(self.table.names, self.head.split(list(self.table.sizes.values())), strict=True))
+        parts = hidden.flatten(0, 1)[rows].split(counts), target.ids.flatten()[rows].split(counts)
         terms = {
-            name: self._cross_entropy(name, F.linear(states, head), ids - self.vocabulary.ranges[name][0])
-            for name, states, ids, head in zip(
-                self.vocabulary.names,
-                hidden.flatten(0, 1)[rows].split(counts),
-                target.ids.flatten()[rows].split(counts),
-                heads,
-                strict=True,
+            name: self._cross_entropy(
+                name, F.linear(states, heads[self.tied.get(name, name)]), ids - self.vocabulary.ranges[name][0]
             )
+            for name, states, ids in zip(self.vocabulary.names, *parts, strict=True)
             if len(ids)
         }
         if not terms:
@@ -237,6 +242,30 @@ class Transformer(nn.Module):
         distance = torch.arange(logits.shape[-1], device=ids.device) - ids[:, None]
         soft = (-0.5 * (distance / self.smoothing[name]) ** 2).softmax(dim=-1)
         return F.cross_entropy(logits.float(), soft)
+
+    def _check_tied(self, tied: dict[str, str]) -> dict[str, str]:
+        for name, other in tied.items():
+            sizes = [self.vocabulary.sizes[self.vocabulary.names[self.vocabulary.index(n)]] for n in (name, other)]
+            if other in tied or sizes[0] != sizes[1]:
+                msg = (
+                    f"tied: wanted modalities with as many ids, tied to one that is not tied, given {name!r} with "
+                    f"{sizes[0]} to {other!r} with {sizes[1]}"
+                )
+                raise ValueError(msg)
+        return tied
+
+    def _range(self, name: str) -> tuple[int, int]:
+        """Returns the first row of embeddings and head of a modality, and the one after the last."""
+        self.vocabulary.index(name)
+        return self.table.ranges[self.tied.get(name, name)]
+
+    def _rows(self, sequence: TokenSequence) -> Tensor:
+        """Returns the row of every token."""
+        if not self.tied:
+            return sequence.ids
+        names = self.vocabulary.names
+        shift = [self._range(name)[0] - self.vocabulary.ranges[name][0] for name in names]
+        return sequence.ids + torch.tensor(shift, device=sequence.ids.device)[sequence.modality]
 
     def _angles(self, sequence: TokenSequence) -> Tensor | None:
         return angles(sequence.position, self.pairs) if self.pairs else None

@@ -124,6 +124,7 @@ def test_every_projection_is_drawn_with_the_bound_of_xavier(mlp_ratio):
 
 
 OPTIONS = [
+    {"tied": {"b": "a"}},
     {"rotary": True},
     {"norm_bias": True},
     {"untied": True},
@@ -138,8 +139,8 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
 def test_options_are_kept_and_only_those_asked_for(options):
     shape = {"dim": 8, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
-    plain = Transformer({"a": 3, "z": 5}, **shape)
-    model = Transformer({"a": 3, "z": 5}, **shape, **options)
+    plain = Transformer({"a": 3, "b": 3, "z": 5}, **shape)
+    model = Transformer({"a": 3, "b": 3, "z": 5}, **shape, **options)
     assert model.config == {**plain.config, **options}
     again = Transformer(**model.config)
     again.load_state_dict(model.state_dict())
@@ -175,6 +176,49 @@ def test_tokens_of_a_list_are_placed_by_their_index_alone():
             expected = found
         else:
             assert torch.equal(found, expected) is not change
+
+
+@pytest.fixture
+def pair():
+    shape = {"dim": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+    tied = Transformer({"a": 3, "b": 5, "c": 4, "d": 5}, **shape, tied={"b": "d"}).eval()
+    plain = Transformer({"a": 3, "b": 5, "c": 4, "d": 5}, **shape).eval()
+    state = tied.state_dict()
+    for name in ("token_embedding.weight", "head"):
+        rows = state[name]
+        state[name] = torch.cat([rows[:3], rows[7:12], rows[3:7], rows[7:12]])
+    plain.load_state_dict(state)
+    return tied, plain
+
+
+def test_a_tied_modality_has_the_rows_of_the_other(pair, generator):
+    tied, plain = pair
+    modality = torch.arange(4).repeat(6, 2)
+    low = torch.tensor([tied.vocabulary.ranges[name][0] for name in tied.vocabulary.names])
+    ids = low[modality] + torch.randint(3, modality.shape, generator=generator)
+    position, valid = torch.rand(6, 8, 2, generator=generator), torch.ones(6, 8, dtype=torch.bool)
+    sequence = TokenSequence(ids, modality, position, valid)
+    torch.testing.assert_close(tied.encode(sequence), plain.encode(sequence))
+    visible, target = (sequence.select(valid & (torch.arange(8) % 2 == part)) for part in (0, 1))
+    one, other = tied.loss((visible, target)), plain.loss((visible, target))
+    torch.testing.assert_close(one, other)
+    state = torch.randn(3, 16, generator=generator)
+    for name in "abcd":
+        torch.testing.assert_close(tied.logits(state, name), plain.logits(state, name))
+    assert torch.equal(tied.logits(state, "b"), tied.logits(state, "d"))
+    before = tied.head.clone()
+    tied.embed_codebook("b", torch.randn(5, 4, generator=generator), generator)
+    assert torch.equal(tied.head, before)
+    tied.embed_codebook("d", torch.randn(5, 4, generator=generator), generator)
+    assert ((tied.head != before).any(1) == torch.tensor([0] * 7 + [1] * 5, dtype=torch.bool)).all()
+
+
+@pytest.mark.parametrize("tied", [{"a": "d"}, {"b": "d", "d": "b"}, {"b": "b"}])
+def test_ties_that_make_no_sense_are_refused(tied):
+    with pytest.raises(ValueError, match="tied: wanted modalities with as many ids"):
+        Transformer({"a": 3, "b": 5, "d": 5}, dim=8, heads=2, tied=tied)
+    with pytest.raises(ValueError, match="unknown modality 'e'"):
+        Transformer({"a": 3}, dim=8, heads=2, tied={"a": "e"})
 
 
 def test_rotary_heads_must_have_pairs():
