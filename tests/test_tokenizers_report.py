@@ -178,7 +178,7 @@ def test_families_are_measured_by_their_own_bins(tmp_path, script):
 
     recipe = tmp_path / "scalar.toml"
     recipe.write_text(
-        'name = "s"\nseed = 0\n[sky]\nmax_redshift = 1.0\n[fit]\nobjects = 400\nbatch = 400\n'
+        'name = "s"\nseed = 0\n[fit]\nobjects = 400\nbatch = 400\n'
         '[tokenizer]\nkind = "scalar"\nbins = 16\nbeyond = "warn"\n'
         '[modalities.redshift]\n[modalities.legacysurvey_flux_g]\ntransform = "asinh"\n'
     )

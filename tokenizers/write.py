@@ -54,10 +54,15 @@ def _spectra(result: dict) -> Iterator[str]:
         if "chi2" in wanted:
             values = [", ".join(map(str, row.get(name, {}).get("chi2") or ["–"])) for name in NAMES]
             yield _row("", "reduced chi-square of each", values, wanted["chi2"])
-    for name in NAMES[:2]:
-        for count, share in result["codes"].get(name, {}).items():
+
+
+def _codes(result: dict) -> Iterator[str]:
+    head = f"real and simulated spectra (n = {result['n']})"
+    for name, shares in result["rows"].items():
+        for ids, share in shares.items():
             values = [share if name == other else None for other in NAMES]
-            yield _row("all of the above", f"share used of {count}", values, ">= .80")
+            yield _row(head, f"share used of {ids}", values, ">= .80")
+            head = ""
 
 
 def _twins(result: dict) -> Iterator[str]:
@@ -139,6 +144,7 @@ def _families(result: dict) -> Iterator[str]:
 
 PARTS = {
     "spectra": _spectra,
+    "codes": _codes,
     "twins": _twins,
     "probes": _probes,
     "noise": _noise,
