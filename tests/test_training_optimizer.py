@@ -13,6 +13,7 @@ class Parts(nn.Module):
         super().__init__()
         self.wide = nn.Parameter(torch.ones(40, 40))
         self.narrow = nn.Parameter(torch.ones(40, 2))
+        self.table = nn.Parameter(torch.ones(40 * 17, 40))
         self.vector = nn.Parameter(torch.ones(40))
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
 
@@ -21,7 +22,7 @@ def stepped(name: str) -> tuple[Parts, Optimizer]:
     module = Parts()
     optimizer = Optimizer(module, name, weight_decay=0.5)
     for _ in range(2):
-        for parameter in (module.wide, module.narrow, module.vector):
+        for parameter in (module.wide, module.narrow, module.table, module.vector):
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step(0.1)
     return module, optimizer
@@ -30,7 +31,7 @@ def stepped(name: str) -> tuple[Parts, Optimizer]:
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_only_matrices_are_decayed(name):
     module, _ = stepped(name)
-    for decayed in (module.wide, module.narrow):
+    for decayed in (module.wide, module.narrow, module.table):
         torch.testing.assert_close(decayed, torch.full_like(decayed, 0.95**2))
     assert torch.equal(module.vector, torch.ones(40))
     assert torch.equal(module.frozen, torch.ones(3))
@@ -39,9 +40,8 @@ def test_only_matrices_are_decayed(name):
 def test_muon_takes_the_hidden_matrices_only():
     module, optimizer = stepped("muon")
     assert set(optimizer.state(module.wide)) == {"momentum_buffer"}
-    assert (
-        set(optimizer.state(module.narrow)) == set(optimizer.state(module.vector)) == {"step", "exp_avg", "exp_avg_sq"}
-    )
+    for other in (module.narrow, module.table, module.vector):
+        assert set(optimizer.state(other)) == {"step", "exp_avg", "exp_avg_sq"}
 
 
 def test_unknown_optimizers_are_refused(monkeypatch):

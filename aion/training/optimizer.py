@@ -14,6 +14,7 @@ from torch import Tensor, nn
 OPTIMIZERS = ("adamw", "muon")
 BETAS = (0.9, 0.95)
 HIDDEN = 32  # rows and columns that a matrix must have for Muon: what is narrower maps from or to a few numbers
+TABLE = 16  # times longer than wide: a matrix that is more so has a row for each id, of which a batch uses few
 FUSED = ("cpu", "cuda")  # devices on which AdamW is one kernel
 
 
@@ -37,7 +38,7 @@ class Optimizer:
             msg = f"optimizer 'muon' needs PyTorch 2.9 or later, here is {torch.__version__}; 'adamw' needs none"
             raise ValueError(msg)
         trained = [p for p in module.parameters() if p.requires_grad]
-        hidden = [p for p in trained if name == "muon" and p.ndim == 2 and min(p.shape) >= HIDDEN]
+        hidden = [p for p in trained if name == "muon" and _hidden(p)]
         taken = {id(p) for p in hidden}
         matrices = [p for p in trained if p.ndim > 1 and id(p) not in taken]
         vectors = [p for p in trained if p.ndim <= 1]
@@ -64,3 +65,9 @@ class Optimizer:
     def count(self, parameter: nn.Parameter) -> Tensor:
         """Returns a zero where the number of steps of a parameter is kept."""
         return torch.zeros((), device=parameter.device if self.fused else "cpu")
+
+
+def _hidden(parameter: nn.Parameter) -> bool:
+    """Tells matrices between hidden layers from tables of embeddings and from maps from or to a few numbers."""
+    shape = parameter.shape
+    return len(shape) == 2 and min(shape) >= HIDDEN and max(shape) <= TABLE * min(shape)
