@@ -122,13 +122,18 @@ def _widen(stars: Tensor, teff: Tensor, fine: Tensor, wide: Tensor, first: int) 
 
 def interpolate(values: Tensor, position: Tensor) -> Tensor:
     """Evaluates rows `(B, N)` at fractional indices `(B, L)` by the cubic of Catmull and Rom; ends are held."""
-    last = values.shape[1] - 1
-    floor = position.floor().clamp(0, last)
-    t = (position - floor).clamp(0, 1)
-    index = floor.long()
-    padded = torch.cat([values[:, :1], values, values[:, -1:], values[:, -1:]], 1)
-    a, b, c, d = (padded[:, k:].gather(1, index) for k in range(4))
-    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    count, size = values.shape
+    position = position.clamp(0, size - 1)
+    # Looking up by 32-bit indices in one long row takes half the time of `gather`.
+    whole = torch.int32 if values.numel() < 2**31 else torch.int64
+    index, t = position.to(whole), position.frac()
+    start, flat = size * torch.arange(count, dtype=whole, device=values.device)[:, None], values.flatten()
+    a, b, c, d = (
+        flat.index_select(0, ((index + k).clamp_(0, size - 1) + start).flatten()).view_as(t) for k in (-1, 0, 1, 2)
+    )
+    cubic = (d - a).add_(b - c, alpha=3)
+    square = (a + c).sub_(b, alpha=2).sub_(cubic)
+    return torch.addcmul(c - a, t, square.addcmul_(t, cubic)).mul_(t).mul_(0.5).add_(b)
 
 
 def shift_wide(values: Tensor, log_stretch: Tensor) -> Tensor:
