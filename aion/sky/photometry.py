@@ -39,19 +39,19 @@ def synthetic_flux(source: Source, templates: Templates, bands: Sequence[str] = 
         bands: some of `BANDS`.
     """
     moved = torch.log10(1 + source.frame)
-    seen = shift_wide(source.wide, moved).to(torch.float64)
     law = templates.data["milky_way.wide"]
-    seen = seen * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law)
+    dust = -0.4 * math.log(10) * source.ebv[:, None]
     rest = templates.lines(LINES)
     position = (torch.log10(rest) + torch.log10(1 + source.redshift)[:, None] - WIDE_START) / WIDE_STEP
     index = position.floor().long().clamp(0, len(law) - 2)
     t = position - index
     cell = torch.diff(templates.wide)[index]
-    lines = source.line * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law[index]) / cell
+    lines = source.line * torch.exp(dust * law[index]) / cell
     total = []
     for name in bands:  # band by band: a matrix product may round differently in another batch
         weight, window = templates.bands[name]
-        continuum = (seen[:, window] * weight[window]).sum(1)
+        seen = shift_wide(source.wide, moved, window).to(torch.float64) * torch.exp(dust * law[window])
+        continuum = (seen * weight[window]).sum(1)
         total.append(continuum + (((1 - t) * weight[index] + t * weight[index + 1]) * lines).sum(1))
     return torch.stack(total, 1)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from aion.sky.draws import Draws
 from aion.sky.published import PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, gaussian, interpolate
 
 _LIGHT = 299792.458
 _ARMS = ((3600.0, 2751), (5760.0, 2326), (7520.0, 2881))  # first wavelength and pixels of DESI, 0.8 A each
@@ -117,13 +117,13 @@ def _blur(fine: Tensor, sigma: Tensor) -> Tensor:
     """Convolves rows with Gaussians of `(B,)` km/s in log wavelength, by the Fourier transform."""
     pixels = sigma / (_LIGHT * FINE_STEP * math.log(10))
     k = torch.arange(FINE_SIZE // 2 + 1, dtype=torch.float32, device=fine.device) * (2 * math.pi / FINE_SIZE)
-    window = torch.exp((pixels.float() ** 2)[:, None] * (-0.5 * k**2))
+    window = gaussian(pixels.float()[:, None] * k)
     return torch.fft.irfft(torch.fft.rfft(fine) * window, n=FINE_SIZE)
 
 
 def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Tensor, rest: Tensor) -> None:
     """Adds to `flux` emission lines as Gaussians of the gas and of the line-spread function."""
-    count, size = flux.shape
+    size = flux.shape[1]
     centre = rest * (1 + source.redshift)[:, None]
     seen = (source.line > 0) & (centre > 0.99 * wavelength[:, :1]) & (centre < 1.01 * wavelength[:, -1:])
     row, line = seen.nonzero(as_tuple=True)
@@ -135,7 +135,7 @@ def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Ten
     lsf = (_LIGHT / 2.3548) / resolution.flatten().index_select(0, flat).view_as(pixel)
     sigma = torch.sqrt(source.line_sigma[row, None].float() ** 2 + lsf**2) * (centre / _LIGHT).float()
     height = source.line[row, line] / math.sqrt(2 * math.pi)
-    value = torch.exp(-0.5 * (offset / sigma) ** 2) / sigma * height[:, None]
+    value = gaussian(offset / sigma) / sigma * height[:, None]
     flux.view(-1).scatter_add_(0, flat, value.flatten())
 
 

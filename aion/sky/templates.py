@@ -9,6 +9,7 @@ __all__ = [
     "BANDS",
     "Templates",
     "calzetti",
+    "gaussian",
     "interpolate",
     "luminosity_distance",
     "milky_way",
@@ -120,6 +121,11 @@ def _widen(stars: Tensor, teff: Tensor, fine: Tensor, wide: Tensor, first: int) 
     return out.float()
 
 
+def gaussian(x: Tensor) -> Tensor:
+    """Returns exp(-x^2 / 2), at least e^-40: on numbers too small for float32 an exponential takes 50 times as long."""
+    return x.square().mul_(-0.5).clamp_(min=-40).exp_()
+
+
 def interpolate(values: Tensor, position: Tensor) -> Tensor:
     """Evaluates rows `(B, N)` at fractional indices `(B, L)` by the cubic of Catmull and Rom; ends are held."""
     count, size = values.shape
@@ -136,9 +142,10 @@ def interpolate(values: Tensor, position: Tensor) -> Tensor:
     return torch.addcmul(c - a, t, square.addcmul_(t, cubic)).mul_(t).mul_(0.5).add_(b)
 
 
-def shift_wide(values: Tensor, log_stretch: Tensor) -> Tensor:
-    """Moves rows on the wide grid `(B, N)` to the red by `(B,)` dex, by linear interpolation."""
-    position = torch.arange(values.shape[1], device=values.device) - (log_stretch / WIDE_STEP)[:, None]
+def shift_wide(values: Tensor, log_stretch: Tensor, window: slice = slice(None)) -> Tensor:
+    """Moves rows on the wide grid `(B, N)` to the red by `(B,)` dex, by linear interpolation; returns a window."""
+    place = torch.arange(values.shape[1], device=values.device)[window]
+    position = place - (log_stretch / WIDE_STEP)[:, None]
     floor = position.floor()
     index = floor.long().clamp(0, values.shape[1] - 2)
     t = (position - floor).to(values.dtype)
