@@ -69,7 +69,7 @@ def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, flo
     whole = u[:, 0] < 0.5
     scale = torch.where(whole, 1.0, stretch[0] + (stretch[1] - stretch[0]) * u[:, 1])
     shift = (2 * u[:, 2] - 1) * torch.where(whole, move / 15, move)
-    return middle + (grid - middle) * scale[:, None] + shift[:, None]
+    return ((grid - middle) * scale[:, None]).add_(middle).add_(shift[:, None])
 
 
 def _desi_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
@@ -80,16 +80,15 @@ def _desi_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
     arms = torch.cat([torch.full_like(p, k, dtype=torch.long) for k, p in enumerate(pixels)])
     joined = torch.cat(pixels)
     order = joined.argsort(stable=True)
-    grid, arms = (joined[order] / 10).expand(len(draws), -1), arms[order]
-    return (_affine(draws, grid, 6712.0, (0.9, 1.01), 60.0) if varied else grid), arms
+    grid, arms = joined[order] / 10, arms[order]
+    return (_affine(draws, grid, 6712.0, (0.9, 1.01), 60.0) if varied else grid.expand(len(draws), -1)), arms
 
 
 def _sdss_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
     """Returns a grid of 1e-4 dex of 4620 pixels from about 3580 to 10370 A."""
     pixel = torch.arange(4620, dtype=torch.float64, device=draws.index.device)
-    grid = (3.5539 + 1e-4 * pixel).expand(len(draws), -1)
-    if varied:
-        grid = _affine(draws, grid, 3.785, (0.93, 1.0), 0.0015)
+    grid = 3.5539 + 1e-4 * pixel
+    grid = _affine(draws, grid, 3.785, (0.93, 1.0), 0.0015) if varied else grid.expand(len(draws), -1)
     return 10**grid, torch.zeros_like(pixel, dtype=torch.long)
 
 
@@ -97,7 +96,8 @@ def _desi_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
     """Returns R, rising inside each arm: 2000-3200, 3700-5000 and 4300-5300 (measured on two real coadds)."""
     knots = wavelength.new_tensor([[3600, 5800, 2000, 3200], [5760, 7620, 3700, 5000], [7520, 9824, 4300, 5300]])[arm]
     low, high, first, last = knots.unbind(-1)
-    return (first + (last - first) / (high - low) * (wavelength - low)).clamp(1500, 6000)
+    slope = (last - first) / (high - low)
+    return torch.addcmul(first - slope * low, slope, wavelength).clamp_(1500, 6000)
 
 
 def _sdss_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
