@@ -78,11 +78,13 @@ def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = 
 def legacy_shape(shape: dict[str, Tensor], star: Tensor) -> dict[str, Tensor]:
     """Returns half-light radius (arcsec) and ellipticity as the catalogue has them, each `(B,)`.
 
-    The ellipticity of points, and of galaxies so small that a round profile fits, is not measured: NaN.
+    As `aion.io` reads them from the catalogue: a point has no size and no shape (NaN), and a galaxy so small that a
+    round profile fits has no ellipticity.
     """
-    fixed = star | (shape["radius"] < ROUND)
-    ellipticity = {f"legacysurvey_shape_{name}": shape[name].masked_fill(fixed, math.nan) for name in ("e1", "e2")}
-    return {"legacysurvey_shape_r": shape["radius"], **ellipticity}
+    round_ = shape["radius"] < ROUND
+    fixed = {"r": star, "e1": star | round_, "e2": star | round_}
+    own = {"r": shape["radius"], "e1": shape["e1"], "e2": shape["e2"]}
+    return {f"legacysurvey_shape_{name}": value.masked_fill(fixed[name], math.nan) for name, value in own.items()}
 
 
 def hsc_photometry(
