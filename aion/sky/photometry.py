@@ -14,11 +14,10 @@ import torch
 
 from torch import Tensor
 
-from aion.observations import BANDS as WAVELENGTHS
 from aion.sky.draws import Draws
-from aion.sky.published import PUBLISHED
+from aion.sky.published import EXTINCTION, PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, milky_way, shift_wide
+from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, shift_wide
 
 # Standard deviation for a point source in nanomaggy.
 LEGACY_SIGMA = {
@@ -112,8 +111,7 @@ def hsc_photometry(
         size = 1 + (2 * shape["radius"] / survey.seeing[band]) ** 2
         total = torch.sqrt(sigma**2 * size + (survey.calibration * true[:, k]) ** 2)
         out[f"hsc_mag_{band}"] = 22.5 - 2.5 * torch.log10(true[:, k] + total * error[:, k])
-        law = milky_way(torch.tensor([WAVELENGTHS[name]], dtype=torch.float64, device=ebv.device))
-        out[f"hsc_extinction_{band}"] = law * ebv
+        out[f"hsc_extinction_{band}"] = EXTINCTION[name] * ebv
     out = {name: torch.where(value.isfinite(), value, math.nan) for name, value in out.items()}
     e1, e2 = (torch.where(star, 0.0, shape[name]) for name in ("e1", "e2"))
     ellipticity = torch.sqrt(e1**2 + e2**2)
