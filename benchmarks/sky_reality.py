@@ -31,6 +31,7 @@ COLOURS = ("u-g", "g-r", "r-i", "i-z")
 SDSS_ERRORS = (0.06, 0.02, 0.02, 0.02, 0.03)  # of magnitudes, calibration and aperture included, from u to z
 TEFF = (4600, 5200, 5700, 6200, 7000, 8500)
 TARGETS = {"bgs": 19.5, "qso": 22.5}  # and the faintest r compared
+SHARES = np.linspace(0, 1, 21)  # at which the r magnitudes of the targets are kept
 # Transmission of B and V every 100 A: UBVRI passbands (Bessell, 1990), PASP 102, 1181.
 B = (3600, 0, 0.03, 0.134, 0.567, 0.92, 0.978, 1, 0.978, 0.935, 0.853, 0.74, 0.64, 0.536, 0.424, 0.325, 0.235, 0.15)
 B += (0.095, 0.043, 0.009, 0)
@@ -77,18 +78,24 @@ def star_colours(count: int = 1500) -> tuple[np.ndarray, np.ndarray]:
     return p["teff"][dwarf].numpy(), colour[dwarf].numpy()
 
 
-def legacy_colours(target: str, count: int = 1000) -> np.ndarray:
-    """g-r and r-z `(N, 2)` of simulated galaxies or quasars as bright as the targets."""
+def legacy_colours(target: str, r: list[float], count: int = 1000) -> np.ndarray:
+    """g-r and r-z `(N, 2)` of simulated galaxies or quasars like the targets.
+
+    Galaxies of the r magnitudes given at `SHARES`, and of a median redshift of 0.2, as published (Ruiz-Macias et al.,
+    2020, arXiv 2010.11283: mostly 0.05 to 0.4); quasars beyond 0.9, where they are wanted (Yeche et al., 2020, arXiv
+    2010.11280), up to 3.5.
+    """
     templates, draws = Templates.load(), Draws(0, torch.arange(count))
     if target == "qso":
         p, make = quasar_parameters(draws), quasar_source
-    else:  # magnitudes and redshifts as the Bright Galaxy Survey has them (Hahn et al., 2023), arXiv 2208.08512
-        r = 19.5 - 1.1 * (-torch.log(draws.uniform("r"))).clamp(max=3)
-        z = 0.21 * 10 ** (0.15 * (r - 19.5)) * torch.exp(0.4 * draws.normal("z").clamp(-2.5, 2))
-        p, make = galaxies_at(draws, z, r), galaxy_source
+        kept = ((p["redshift"] > 0.9) & (p["redshift"] < 3.5)).numpy()
+    else:
+        magnitude = torch.as_tensor(np.interp(draws.uniform("r").numpy(), SHARES, r))
+        z = 10 ** (0.15 * (magnitude - 19.5)) * torch.exp(0.4 * draws.normal("z").clamp(-2.5, 2))
+        p, make, kept = galaxies_at(draws, 0.2 * z / z.median(), magnitude), galaxy_source, slice(None)
     source = make(draws, p | {"ebv": 0 * p["redshift"]}, templates)
     g, r, z = (-2.5 * torch.log10(synthetic_flux(source, templates, [f"decam-{b}" for b in "grz"]))).T
-    return torch.stack([g - r, r - z], 1).numpy()
+    return torch.stack([g - r, r - z], 1).numpy()[kept]
 
 
 def line_ratios(count: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -184,6 +191,7 @@ def real_targets(folder: Path) -> dict:
         drawn = np.concatenate(drawn)
         near = drawn[(drawn[:, 0] < faintest) & (drawn[:, 0] > 16)]
         out[target] = {"g-r": middle(near[:, 1]), "r-z": middle(near[:, 2])}
+        out[target]["r"] = np.round(np.quantile(near[:, 0], SHARES), 3).tolist()
     return out
 
 
@@ -235,7 +243,7 @@ def draw(real: dict, path: Path) -> None:
         axes[2].errorbar(np.mean(part["teff"]), *part["B-V"], fmt="ks", label="Hipparcos")
     axes[2].set(title="B-V of stars", xlabel="Teff [K]", ylabel="B-V", xlim=(3500, 10000), ylim=(-0.2, 1.8))
     for target, panel in zip(TARGETS, ("C2", "C3"), strict=True):
-        found = legacy_colours(target)
+        found = legacy_colours(target, real["targets"][target]["r"])
         axes[3].plot(found[:, 0], found[:, 1], ".", ms=2, color=panel, alpha=0.4, label=f"{target}, simulated")
         (x, dx), (y, dy) = (real["targets"][target][name] for name in ("g-r", "r-z"))
         axes[3].errorbar(x, y, dy, dx, fmt="s", color="k", mfc=panel, label=f"{target}, DR9 mixtures")
@@ -275,8 +283,9 @@ def main() -> None:
         near = (teff > part["teff"][0]) & (teff <= part["teff"][1])
         print("stars", part["teff"], "B-V real, simulated:", part["B-V"], middle(colour[near]))
     for target in TARGETS:
-        found = legacy_colours(target)
-        print(target, "g-r, r-z real:", real["targets"][target], "simulated:", middle(found[:, 0]), middle(found[:, 1]))
+        colours = real["targets"][target]
+        found = legacy_colours(target, colours.pop("r"))
+        print(target, "g-r, r-z real:", colours, "simulated:", middle(found[:, 0]), middle(found[:, 1]))
     for name, part in real["noise"].items():
         if name != "source":
             print(name, "simulated over real:", np.round(desi_noise(part["flux"])[1] / part["sigma"], 2).tolist())

@@ -77,6 +77,18 @@ def test_what_was_not_measured_is_nan(tmp_path):
     assert object_ids(tmp_path / "a.fits") == ["a-0", "a-1"]
 
 
+def test_points_have_no_shape_and_round_galaxies_no_ellipticity(tmp_path):
+    """Also in catalogues that were copied without the inverse variances of the shapes."""
+    columns = {"shape_r": [0.0, 0.7], "shape_e1": [0.0, 0.0], "shape_e2": [0.0, 0.0]}
+    observations = read(changed(tmp_path / "a.fits", **columns))
+    assert observations["legacysurvey_shape_r"].measured.tolist() == [False, True]
+    for name in ("e1", "e2"):
+        assert not observations[f"legacysurvey_shape_{name}"].measured.any()
+    columns = {"shape_r": [0.3, 0.7], "shape_e1": [0.0, 0.2], "shape_e2": [0.1, 0.0]}
+    observations = read(changed(tmp_path / "b.fits", **columns))
+    assert all(observations[f"legacysurvey_shape_{name}"].measured.all() for name in ("r", "e1", "e2"))
+
+
 def test_a_composite_profile_has_no_single_shape(tmp_path):
     shapes = {f"shape{p}_{n}": [v, v] for p, v in (("dev", 1.0), ("exp", 2.0)) for n in ("r", "e1", "e2")}
     observations = read(changed(tmp_path / "a.fits", type=["COMP", "DEV"], **shapes))

@@ -138,10 +138,10 @@ def test_labels_are_the_truth_and_have_meaning():
         assert labels[name][~star].isnan().all()
         assert labels[name][star].min() >= low
         assert labels[name][star].max() <= high
-    assert (seen["legacysurvey_shape_r"].value[~galaxy] == 0).all()
+    assert torch.equal(seen["legacysurvey_shape_r"].measured, galaxy)
 
 
-def test_ellipticities_of_points_and_of_round_galaxies_are_not_measured():
+def test_shapes_of_points_and_ellipticities_of_round_galaxies_are_not_measured():
     names = ["legacysurvey_shape_e1", "legacysurvey_shape_e2", "legacysurvey_shape_r"]
     one = Sky(modalities=names, complete=True)
     galaxy, seen = one.labels(range(2000))["kind"] == 0, one.observe(range(2000))
@@ -150,6 +150,7 @@ def test_ellipticities_of_points_and_of_round_galaxies_are_not_measured():
         measured = seen[name].measured[galaxy]
         assert 0.5 < measured.float().mean() < 0.999
         assert torch.equal(measured, seen[names[2]].value[galaxy] >= 0.45)
+    assert torch.equal(seen[names[2]].measured, galaxy)
 
 
 @pytest.mark.parametrize("highest", [0.01, 0.4, 1.0, MAX_REDSHIFT])

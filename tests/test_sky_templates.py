@@ -11,6 +11,7 @@ import aion.sky
 
 from aion.sky import templates as module
 from aion.sky.galaxies import MAX_REDSHIFT
+from aion.sky.published import EXTINCTION
 from aion.sky.templates import (
     BANDS,
     FINE_START,
@@ -110,12 +111,26 @@ def test_dust_laws_have_their_published_values():
     law = calzetti(TEMPLATES.wide)
     assert (law > 0).all()
     assert (law.diff()[130:] < 0.02).all()  # falls to the red; the published branches meet within 0.02
-    assert milky_way(torch.tensor([5494.5], dtype=torch.float64)).item() == pytest.approx(3.1, abs=1e-3)
-    # Schlafly-like coefficients of DECam g, r, z for R_V = 3.1: about 3.2 to 3.7, 2.2 to 2.7, 1.2 to 1.5
-    g, r, z = milky_way(torch.tensor([4842.0, 6439.0, 9172.0], dtype=torch.float64)).tolist()
-    assert 3.2 < g < 3.7
-    assert 2.2 < r < 2.7
-    assert 1.2 < z < 1.55
+
+
+@pytest.mark.parametrize("band", sorted(EXTINCTION))
+def test_the_milky_way_dims_by_the_published_coefficients(band):
+    """Of a black body of 7000 K, as in Schlafly & Finkbeiner: within 2 % in the optical, 0.006 in the infrared."""
+    weight, wide = TEMPLATES.bands[band][0], TEMPLATES.wide
+    star = wide**-5 / torch.expm1(1.438777e8 / (7000 * wide)) * weight
+    seen = (star * 10 ** (-0.04 * TEMPLATES.data["milky_way.wide"])).sum() / star.sum()
+    tolerance = 0.006 if "wise" in band else 0.02 * EXTINCTION[band]
+    assert (-25 * torch.log10(seen)).item() == pytest.approx(EXTINCTION[band], abs=tolerance)
+
+
+def test_the_curve_of_the_milky_way_is_the_spline_of_scipy():
+    scipy = pytest.importorskip("scipy.interpolate")
+    spline = scipy.CubicSpline(*zip(*module._KNOTS, strict=True), bc_type="natural")
+    wavelength = torch.linspace(3050, 29000, 500, dtype=torch.float64)
+    expected = 0.884 * torch.as_tensor(spline(1e4 / wavelength.numpy()))
+    torch.testing.assert_close(milky_way(wavelength), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(milky_way(wavelength.float()).double(), expected, rtol=1e-5, atol=0)
+    assert (milky_way(torch.linspace(3100, 3e5, 4000, dtype=torch.float64)).diff() < 3e-3).all()
 
 
 def test_luminosity_distance_is_that_of_astropy():

@@ -63,8 +63,8 @@ def read_tractor(file: "FitsFile | Table") -> dict[str, Observation]:
 
     Given are those columns that the catalogue has: fluxes in nanomaggy as observed (not corrected for Galactic dust),
     NaN where the inverse variance is 0; E(B-V) in magnitudes; half-light radius in arcsec and the two components of
-    the ellipticity, NaN where the profile fixes them (inverse variance 0: a point source, a round galaxy); position in
-    ICRS degrees.
+    the ellipticity, NaN where the profile fixes them (inverse variance 0, or values of exactly 0: a point source has no
+    size and no shape, a round galaxy no ellipticity); position in ICRS degrees.
 
     Raises:
         ValueError: if there is a flux without its inverse variance, or no flux at all.
@@ -93,7 +93,7 @@ def _shapes(file: "FitsFile | Table", names: tuple[str, ...]) -> dict[str, np.nd
     A composite of two profiles has no single shape: NaN.
     """
     if set(_SHAPES) <= set(names):
-        return {name: _shape(file, names, name) for name in _SHAPES}
+        return _fitted({name: _shape(file, names, name) for name in _SHAPES})
     old = {p: [name.replace("shape", f"shape{p}") for name in _SHAPES] for p in ("dev", "exp")}
     if not {"type", *old["dev"], *old["exp"]} <= set(names):
         return {}
@@ -102,7 +102,18 @@ def _shapes(file: "FitsFile | Table", names: tuple[str, ...]) -> dict[str, np.nd
     for name, dev, exp in zip(_SHAPES, old["dev"], old["exp"], strict=True):
         value = np.where(kind == "DEV", _shape(file, names, dev), _shape(file, names, exp))
         result[name] = _finite(np.where(np.isin(kind, ("COMP", "DUP")), np.nan, value))
-    return result
+    return _fitted(result)
+
+
+def _fitted(shape: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Keeps what was fitted, also where no inverse variance says so: a point has radius 0, a round profile e1 = e2 = 0.
+
+    No fit ends at exactly 0, but everything that is not resolved does.
+    """
+    radius, e1, e2 = (shape[name] for name in _SHAPES)
+    point = ~(radius > 0)
+    lost = dict(zip(_SHAPES, (point, *[point | ((e1 == 0) & (e2 == 0))] * 2), strict=True))
+    return {name: np.where(lost[name], np.nan, value) for name, value in shape.items()}
 
 
 def _shape(file: "FitsFile | Table", names: tuple[str, ...], name: str) -> np.ndarray:

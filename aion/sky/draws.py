@@ -10,6 +10,8 @@ __all__ = ["Draws"]
 import math
 import zlib
 
+from functools import cache
+
 import torch
 
 from torch import Tensor
@@ -27,14 +29,20 @@ def _signed(value: int) -> int:
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Shifts right without copying the sign: torch has only the arithmetic shift."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
     """Scrambles 64-bit integers; every input bit flips every output bit with probability one half."""
-    x = (x ^ _shift(x, 30)) * _FIRST
-    x = (x ^ _shift(x, 27)) * _SECOND
-    return x ^ _shift(x, 31)
+    x = _shift(x, 30).bitwise_xor_(x).mul_(_FIRST)
+    x = _shift(x, 27).bitwise_xor_(x).mul_(_SECOND)
+    return _shift(x, 31).bitwise_xor_(x)
+
+
+@cache
+def _stream(name: str) -> int:
+    """Returns the key of a stream."""
+    return int(_mix(torch.tensor(zlib.crc32(name.encode())) * _GOLDEN))
 
 
 class Draws:
@@ -71,9 +79,8 @@ class Draws:
         return new
 
     def _bits(self, name: str, count: int) -> Tensor:
-        stream = _mix(torch.tensor(zlib.crc32(name.encode()), device=self._key.device) * _GOLDEN)
         counter = torch.arange(1, count + 1, device=self._key.device) * _GOLDEN
-        return _mix((self._key ^ stream)[:, None] + counter)
+        return _mix((self._key ^ _stream(name))[:, None] + counter)
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0, count: int | None = None) -> Tensor:
         """Draws float64 from [low, high): `(B,)`, or `(B, count)`."""
@@ -92,11 +99,14 @@ class Draws:
 
         One hash makes two normals of 24 bits each, so nothing beyond 5.9 sigma is drawn.
         """
-        bits = self._bits(name, (count + 1) // 2)
-        first = _shift(bits, 40).to(torch.float32).add(0.5).mul(2.0**-24)
-        angle = (bits & 0xFFFFFF).to(torch.float32).mul(2.0**-24 * 2 * torch.pi)
-        radius = first.log().mul(-2).sqrt()
-        return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count].contiguous()
+        half = (count + 1) // 2
+        bits = self._bits(name, half)
+        radius = _shift(bits, 40).to(torch.float32).add_(0.5).mul_(2.0**-24).log_().mul_(-2).sqrt_()
+        angle = bits.bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24 * 2 * torch.pi)
+        out = torch.empty(len(self), 2 * half, device=bits.device)
+        torch.mul(radius, angle.cos(), out=out[:, :half])
+        torch.mul(radius, angle.sin(), out=out[:, half:])
+        return out[:, :count].contiguous()
 
     def rare(self, name: str, count: int, chance: Tensor | float, most: float) -> Tensor:
         """Draws events that happen to a pixel by a chance, a number or `(B,)` up to `most`: `(B, count)` bool."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
-from aion.sky.templates import luminosity_distance
+from aion.sky.templates import gaussian, luminosity_distance
 
 PATTERNS = ("arms", "ring", "bar")  # parts of a disc that have a share of its light
 
@@ -116,7 +116,7 @@ def ring(draws: Draws, major: Tensor, minor: Tensor) -> Tensor:
     """Returns a ring of 0.8 to 1.5 half-light radii, `(B, H, W)` from 0 to 1."""
     u = _numbers(draws, "ring", 2, major)
     distance = torch.sqrt(major**2 + minor**2)
-    return torch.exp(-0.5 * ((distance - 0.8 - 0.7 * u[0]) / (0.1 + 0.1 * u[1])) ** 2)
+    return gaussian((distance - 0.8 - 0.7 * u[0]) / (0.1 + 0.1 * u[1]))
 
 
 def bar(draws: Draws, major: Tensor, minor: Tensor) -> Tensor:

@@ -14,11 +14,10 @@ import torch
 
 from torch import Tensor
 
-from aion.observations import BANDS as WAVELENGTHS
 from aion.sky.draws import Draws
-from aion.sky.published import PUBLISHED
+from aion.sky.published import EXTINCTION, PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, milky_way, shift_wide
+from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, shift_wide
 
 # Standard deviation for a point source in nanomaggy.
 LEGACY_SIGMA = {
@@ -39,19 +38,19 @@ def synthetic_flux(source: Source, templates: Templates, bands: Sequence[str] = 
         bands: some of `BANDS`.
     """
     moved = torch.log10(1 + source.frame)
-    seen = shift_wide(source.wide, moved).to(torch.float64)
     law = templates.data["milky_way.wide"]
-    seen = seen * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law)
+    dust = -0.4 * math.log(10) * source.ebv[:, None]
     rest = templates.lines(LINES)
     position = (torch.log10(rest) + torch.log10(1 + source.redshift)[:, None] - WIDE_START) / WIDE_STEP
     index = position.floor().long().clamp(0, len(law) - 2)
     t = position - index
     cell = torch.diff(templates.wide)[index]
-    lines = source.line * torch.exp(-0.4 * math.log(10) * source.ebv[:, None] * law[index]) / cell
+    lines = source.line * torch.exp(dust * law[index]) / cell
     total = []
     for name in bands:  # band by band: a matrix product may round differently in another batch
         weight, window = templates.bands[name]
-        continuum = (seen[:, window] * weight[window]).sum(1)
+        seen = shift_wide(source.wide, moved, window).to(torch.float64) * torch.exp(dust * law[window])
+        continuum = (seen * weight[window]).sum(1)
         total.append(continuum + (((1 - t) * weight[index] + t * weight[index + 1]) * lines).sum(1))
     return torch.stack(total, 1)
 
@@ -78,11 +77,13 @@ def legacy_photometry(true: Tensor, radius: Tensor, draws: Draws, noise: bool = 
 def legacy_shape(shape: dict[str, Tensor], star: Tensor) -> dict[str, Tensor]:
     """Returns half-light radius (arcsec) and ellipticity as the catalogue has them, each `(B,)`.
 
-    The ellipticity of points, and of galaxies so small that a round profile fits, is not measured: NaN.
+    As `aion.io` reads them from the catalogue: a point has no size and no shape (NaN), and a galaxy so small that a
+    round profile fits has no ellipticity.
     """
-    fixed = star | (shape["radius"] < ROUND)
-    ellipticity = {f"legacysurvey_shape_{name}": shape[name].masked_fill(fixed, math.nan) for name in ("e1", "e2")}
-    return {"legacysurvey_shape_r": shape["radius"], **ellipticity}
+    round_ = shape["radius"] < ROUND
+    fixed = {"r": star, "e1": star | round_, "e2": star | round_}
+    own = {"r": shape["radius"], "e1": shape["e1"], "e2": shape["e2"]}
+    return {f"legacysurvey_shape_{name}": value.masked_fill(fixed[name], math.nan) for name, value in own.items()}
 
 
 def hsc_photometry(
@@ -110,8 +111,7 @@ def hsc_photometry(
         size = 1 + (2 * shape["radius"] / survey.seeing[band]) ** 2
         total = torch.sqrt(sigma**2 * size + (survey.calibration * true[:, k]) ** 2)
         out[f"hsc_mag_{band}"] = 22.5 - 2.5 * torch.log10(true[:, k] + total * error[:, k])
-        law = milky_way(torch.tensor([WAVELENGTHS[name]], dtype=torch.float64, device=ebv.device))
-        out[f"hsc_extinction_{band}"] = law * ebv
+        out[f"hsc_extinction_{band}"] = EXTINCTION[name] * ebv
     out = {name: torch.where(value.isfinite(), value, math.nan) for name, value in out.items()}
     e1, e2 = (torch.where(star, 0.0, shape[name]) for name in ("e1", "e2"))
     ellipticity = torch.sqrt(e1**2 + e2**2)

@@ -4,7 +4,7 @@ The one place where these numbers stand. Images, photometry and spectra take the
 Legacy Surveys have in places only, seeing and depth are plausible and not published medians.
 """
 
-__all__ = ["PUBLISHED", "Published"]
+__all__ = ["EXTINCTION", "PUBLISHED", "Published"]
 
 from dataclasses import dataclass
 
@@ -62,4 +62,18 @@ PUBLISHED: dict[str, Published] = {
     "desi_spectrum": Published(scale=0.8, seeing={"fibre": 1.5}, depth={}, calibration=0.025, source=_DESI),
     "sdss_spectrum": Published(scale=0.8, seeing={"fibre": 3.0}, depth={}, calibration=0.04, source=_SDSS),
     "gaia": Published(scale=0.059, seeing={"g": 0.18}, depth={"g": 20.7, "xp": 17.65}, calibration=0.002, source=_GAIA),
+}
+
+# A / E(B-V) by band, for the E(B-V) of Schlegel, Finkbeiner & Davis (1998). DECam and WISE: catalogues of the Legacy
+# Surveys (legacysurvey.org/dr10/catalogs); HSC: its pipeline (github.com/lsst/obs_subaru); SDSS: Schlafly & Finkbeiner
+# (2011), arXiv 1012.4804, R_V = 3.1.
+EXTINCTION = {
+    f"{survey}-{band}": value
+    for survey, values in {
+        "decam": {"g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211},
+        "wise": {"w1": 0.184, "w2": 0.113, "w3": 0.0241, "w4": 0.0091},
+        "hsc": {"g": 3.240, "r": 2.276, "i": 1.633, "z": 1.263, "y": 1.075},
+        "sdss": {"u": 4.239, "g": 3.303, "r": 2.285, "i": 1.698, "z": 1.263},
+    }.items()
+    for band, value in values.items()
 }

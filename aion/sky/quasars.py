@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aion.sky.draws import Draws
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, WIDE_START, WIDE_STEP, Templates
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, WIDE_START, WIDE_STEP, Templates, gaussian
 
 QUASAR_REDSHIFTS = (0.1, 4.0)
 _LIGHT = 299792.458
@@ -100,8 +100,8 @@ def quasar_source(draws: Draws, p: dict[str, Tensor], templates: Templates) -> S
     lines = _broad_lines(draws, p, n)
     light = []
     for grid, start, step in ((templates.fine, FINE_START, FINE_STEP), (templates.wide, WIDE_START, WIDE_STEP)):
-        rest = grid / (1 + z)[:, None]
-        flux = _continuum(rest, n).float()
+        rest = (grid / (1 + z)[:, None]).float()
+        flux = _continuum(rest, n.float())
         light.append(_with_lines(flux, lines, z, n, start, step) * _transmission(draws, grid, z, step))
     rest = templates.lines(LINES)
     width = rest.new_tensor([_NARROW.get(name, 0.0) for name in LINES]) * 10 ** (0.3 * n[:, 4:5])
@@ -127,7 +127,7 @@ def _continuum(rest: Tensor, n: Tensor) -> Tensor:
     flux = torch.exp(log * torch.where(log < 0, blue, red).clamp(-2.4, 0.2))
     hot = (0.9 * 10 ** (0.15 * n[:, 2:3])) * torch.exp(-log) / (1 + torch.exp(-4 * (log - math.log(3.2))))
     cut = torch.exp(-((rest / 2.5e5) ** 2)) + 1e-3
-    balmer = 0.25 * torch.exp(0.3 * n[:, 3:4]) * torch.exp(-(((rest - 3300) / 500) ** 2) / 2)
+    balmer = 0.25 * torch.exp(0.3 * n[:, 3:4]) * gaussian((rest - 3300) / 500)
     dust = 0.03 * (-torch.special.ndtr(n[:, 6:7]).clamp(min=1e-6).log()) * torch.where(n[:, 7:] > 1.0, 3.0, 1.0)
     # The extinction of the Small Magellanic Cloud is a power law, 1.39 / lambda^1.2 in micron.
     dimming = torch.exp(-0.4 * math.log(10) * dust * 1.39 * torch.exp(-1.2 * (log + math.log(0.5))))
@@ -164,7 +164,7 @@ def _with_lines(
         index = centre[:, chosen].round().long()[:, :, None] + offset.to(flux.device)
         inside = (index >= 0) & (index < flux.shape[1])
         x = ((index - centre[:, chosen, None]) / sigma[:, chosen, None]).float()
-        value = torch.exp(-0.5 * x**2) * inside * height[:, chosen, None].float()
+        value = gaussian(x) * inside * height[:, chosen, None].float()
         flux = flux.scatter_add(1, index.clamp(0, flux.shape[1] - 1).flatten(1), value.flatten(1))
     return flux
 
@@ -183,23 +183,22 @@ def _field(draws: Draws) -> Tensor:
 
 
 @cache
-def _amplitudes(device: str) -> tuple[Tensor, Tensor]:
-    """Tabulates the mean optical depth, `-log <exp(-a e^{s g})>`, against log a; both increase."""
+def _amplitude(device: str) -> Tensor:
+    """Returns log a on the fine grid, `(9216,)` float32, from a table of `-log <exp(-a e^{s g})>` against log a."""
     log_a = torch.linspace(-12, 8, 201, dtype=torch.float64)
     g = torch.linspace(-6, 6, 601, dtype=torch.float64)
     density = torch.exp(-0.5 * g**2)
-    seen = (torch.exp(-torch.exp(log_a[:, None] + _SPREAD * g)) * density).sum(1) / density.sum()
-    return (-seen.log()).to(device), log_a.to(device)
-
-
-def _optical_depth(draws: Draws, grid: Tensor) -> Tensor:
-    """Returns the optical depth of Lyman alpha in front of a quasar at infinity, `(B, 9216)` float32."""
-    mean, log_a = _amplitudes(str(grid.device))
+    mean = -((torch.exp(-torch.exp(log_a[:, None] + _SPREAD * g)) * density).sum(1) / density.sum()).log()
+    grid = 10 ** (FINE_START + FINE_STEP * torch.arange(FINE_SIZE, dtype=torch.float64))
     wanted = 0.0023 * (grid / _ALPHA) ** 3.65
     index = torch.searchsorted(mean, wanted).clamp(1, len(mean) - 1)
     t = ((wanted - mean[index - 1]) / (mean[index] - mean[index - 1])).clamp(0, 1)
-    amplitude = log_a[index - 1] * (1 - t) + log_a[index] * t
-    return torch.exp((amplitude + 0 * grid).float() + _SPREAD * _field(draws)).clamp(max=50)
+    return (log_a[index - 1] * (1 - t) + log_a[index] * t).float().to(device)
+
+
+def _optical_depth(draws: Draws) -> Tensor:
+    """Returns the optical depth of Lyman alpha in front of a quasar at infinity, `(B, 9216)` float32."""
+    return _field(draws).mul_(_SPREAD).add_(_amplitude(str(draws.index.device))).exp_().clamp_(max=50)
 
 
 def _transmission(draws: Draws, grid: Tensor, z: Tensor, step: float) -> Tensor:
@@ -211,7 +210,7 @@ def _transmission(draws: Draws, grid: Tensor, z: Tensor, step: float) -> Tensor:
     far, own = (1 + z)[rows, None], draws[rows]
     shift = round(math.log10(_ALPHA / _BETA) / step)
     if step == FINE_STEP:
-        depth = _optical_depth(own, grid)
+        depth = _optical_depth(own)
     else:
         depth = (0.0023 * (grid / _ALPHA) ** 3.65).float().expand(len(rows), -1)
     beta = 0.16 * torch.cat([depth[:, shift:], depth[:, -1:].expand(-1, shift)], 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from aion.sky.cameras import Camera
 from aion.sky.draws import Draws
 from aion.sky.morphology import PATTERNS, arms, bar, disc_plane, ring, tail
-from aion.sky.templates import Templates
+from aion.sky.templates import Templates, gaussian
 
 SEEING = ((0.8, 1.0), (0.2, 1.9))  # share and width of the two Gaussians of the point-spread function
 _NEIGHBOURS = 3
@@ -64,8 +64,8 @@ def _points(draws: Draws, axes: tuple[Tensor, Tensor], core: Tensor, flux: Tenso
     variance = core[:, :, None, None] * width**2 + place["sigma"][:, None, :, None] ** 2  # (B, C, R, 2)
     scale = brightness[..., None] * share * (camera.scale**2 / (2 * math.pi)) / variance
     north, east = (a[:, None] - place[n][:, :, None] for a, n in zip(axes, ("north", "east"), strict=True))
-    half = (-0.5 / variance)[..., None]
-    column, row = (torch.exp(x[:, None, :, None] ** 2 * half).flatten(2, 3) for x in (north, east))
+    inverse = variance.rsqrt()[..., None]
+    column, row = (gaussian(x[:, None, :, None] * inverse).flatten(2, 3) for x in (north, east))
     return column.transpose(2, 3) @ (row * scale.flatten(2)[..., None])
 
 
@@ -96,7 +96,8 @@ def _ellipse(
         )
         det = a * b - c * c
         p, q, r = (x[:, None, None] for x in (-0.5 * b / det, -0.5 * a / det, c / det))
-        value = torch.addcmul(p * north**2 + q * east**2, r, both).exp_()
+        # Not to numbers too small for float32, as in `gaussian`.
+        value = torch.addcmul(p * north**2 + q * east**2, r, both).clamp_(min=-40).exp_()
         image.addcmul_(value, (f / (2 * math.pi * det.sqrt()))[:, None, None])
     return image
 
@@ -171,12 +172,12 @@ def _blurred(image: Tensor, core: Tensor, done: float) -> Tensor:
     """
     size = image.shape[-1]
     whole = (size + 32, size + 32)
-    columns = (2 * math.pi * torch.fft.fftfreq(whole[0], device=image.device))[:, None] ** 2
-    rows = (2 * math.pi * torch.fft.rfftfreq(whole[1], device=image.device)) ** 2
+    columns = 2 * math.pi * torch.fft.fftfreq(whole[0], device=image.device)[:, None]
+    rows = 2 * math.pi * torch.fft.rfftfreq(whole[1], device=image.device)
     transfer = 0.0
     for share, width in SEEING:
-        half = (-0.5 * (core * width**2 - done))[:, :, None, None]
-        transfer = transfer + share * torch.exp(half * columns) * torch.exp(half * rows)
+        sigma = (core * width**2 - done).sqrt()[:, :, None, None]
+        transfer = transfer + share * gaussian(sigma * columns) * gaussian(sigma * rows)
     seen = torch.fft.irfft2(torch.fft.rfft2(image, s=whole) * transfer, s=whole)
     return seen[..., :size, :size].clamp(min=0)
 

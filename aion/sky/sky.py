@@ -35,7 +35,7 @@ from aion.sky.modalities import (
 from aion.sky.photometry import hsc_photometry, legacy_photometry, legacy_shape, synthetic_flux
 from aion.sky.quasars import quasar_parameters, quasar_source
 from aion.sky.source import Source
-from aion.sky.spectra import INSTRUMENTS, empty_spectrum, observe_spectrum
+from aion.sky.spectra import INSTRUMENTS, observe_spectrum
 from aion.sky.stars import star_parameters, star_source
 from aion.sky.stellar import SURVEYS, empty_star, observe_star
 from aion.sky.templates import Templates
@@ -124,7 +124,8 @@ class Sky:
             source, true = self._source(draws, parameters, kind)
             shining = source if light else source.scaled(torch.zeros_like(source.redshift))
             for name in self._wanted(INSTRUMENTS):
-                out[name] = self._spectrum(name, has[name], shining, draws, noise)
+                values = observe_spectrum(name, shining, draws, self._templates, self.varied, noise, has[name])
+                out[name] = Spectrum(*values)
             for name in self._wanted(SURVEYS):
                 out[name] = self._star_spectrum(name, kind == STAR, source, parameters, draws, noise)
             if self._wanted(LEGACY_FLUXES):
@@ -228,15 +229,6 @@ class Sky:
             "legacysurvey_image": v[:, 1] < 0.8,
             "hsc_image": w < 0.8,
         }
-
-    def _spectrum(self, name: str, has: Tensor, source: Source, draws: Draws, noise: bool) -> Spectrum:
-        """Observes those objects that the instrument observed; the others stay unmeasured."""
-        values = empty_spectrum(name, len(draws), self.device)
-        rows = has.nonzero().flatten()
-        if len(rows):
-            seen = observe_spectrum(name, source[rows], draws[rows], self._templates, self.varied, noise)
-            values = tuple(empty.index_copy(0, rows, new) for empty, new in zip(values, seen, strict=True))
-        return Spectrum(*values)
 
     def _star_spectrum(
         self, name: str, star: Tensor, source: Source, parameters: dict[str, Tensor], draws: Draws, noise: bool

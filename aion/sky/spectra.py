@@ -26,11 +26,12 @@ from torch import Tensor
 from aion.sky.draws import Draws
 from aion.sky.published import PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, interpolate
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, gaussian, interpolate
 
 _LIGHT = 299792.458
 _ARMS = ((3600.0, 2751), (5760.0, 2326), (7520.0, 2881))  # first wavelength and pixels of DESI, 0.8 A each
 _CHUNK = 16  # objects at a time on a CPU: their pixels stay in its cache
+_NOISE_FIRST = (NOISE_START - FINE_START) / FINE_STEP  # of the noise curves, in cells of the fine grid
 _REACH = 96  # pixels each side on which an emission line is drawn: 4 sigma or more
 
 
@@ -68,7 +69,7 @@ def _affine(draws: Draws, grid: Tensor, middle: float, stretch: tuple[float, flo
     whole = u[:, 0] < 0.5
     scale = torch.where(whole, 1.0, stretch[0] + (stretch[1] - stretch[0]) * u[:, 1])
     shift = (2 * u[:, 2] - 1) * torch.where(whole, move / 15, move)
-    return middle + (grid - middle) * scale[:, None] + shift[:, None]
+    return ((grid - middle) * scale[:, None]).add_(middle).add_(shift[:, None])
 
 
 def _desi_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
@@ -79,16 +80,15 @@ def _desi_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
     arms = torch.cat([torch.full_like(p, k, dtype=torch.long) for k, p in enumerate(pixels)])
     joined = torch.cat(pixels)
     order = joined.argsort(stable=True)
-    grid, arms = (joined[order] / 10).expand(len(draws), -1), arms[order]
-    return (_affine(draws, grid, 6712.0, (0.9, 1.01), 60.0) if varied else grid), arms
+    grid, arms = joined[order] / 10, arms[order]
+    return (_affine(draws, grid, 6712.0, (0.9, 1.01), 60.0) if varied else grid.expand(len(draws), -1)), arms
 
 
 def _sdss_grid(draws: Draws, varied: bool) -> tuple[Tensor, Tensor]:
     """Returns a grid of 1e-4 dex of 4620 pixels from about 3580 to 10370 A."""
     pixel = torch.arange(4620, dtype=torch.float64, device=draws.index.device)
-    grid = (3.5539 + 1e-4 * pixel).expand(len(draws), -1)
-    if varied:
-        grid = _affine(draws, grid, 3.785, (0.93, 1.0), 0.0015)
+    grid = 3.5539 + 1e-4 * pixel
+    grid = _affine(draws, grid, 3.785, (0.93, 1.0), 0.0015) if varied else grid.expand(len(draws), -1)
     return 10**grid, torch.zeros_like(pixel, dtype=torch.long)
 
 
@@ -96,7 +96,8 @@ def _desi_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
     """Returns R, rising inside each arm: 2000-3200, 3700-5000 and 4300-5300 (measured on two real coadds)."""
     knots = wavelength.new_tensor([[3600, 5800, 2000, 3200], [5760, 7620, 3700, 5000], [7520, 9824, 4300, 5300]])[arm]
     low, high, first, last = knots.unbind(-1)
-    return (first + (last - first) / (high - low) * (wavelength - low)).clamp(1500, 6000)
+    slope = (last - first) / (high - low)
+    return torch.addcmul(first - slope * low, slope, wavelength).clamp_(1500, 6000)
 
 
 def _sdss_resolution(wavelength: Tensor, arm: Tensor) -> Tensor:
@@ -116,79 +117,111 @@ def _blur(fine: Tensor, sigma: Tensor) -> Tensor:
     """Convolves rows with Gaussians of `(B,)` km/s in log wavelength, by the Fourier transform."""
     pixels = sigma / (_LIGHT * FINE_STEP * math.log(10))
     k = torch.arange(FINE_SIZE // 2 + 1, dtype=torch.float32, device=fine.device) * (2 * math.pi / FINE_SIZE)
-    window = torch.exp(-0.5 * (pixels.float()[:, None] * k) ** 2)
+    window = gaussian(pixels.float()[:, None] * k)
     return torch.fft.irfft(torch.fft.rfft(fine) * window, n=FINE_SIZE)
 
 
-def _add_lines(
-    flux: Tensor, source: Source, wavelength: Tensor, arm: Tensor, instrument: Instrument, rest: Tensor
-) -> Tensor:
-    """Adds emission lines as Gaussians of the gas and of the line-spread function."""
+def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Tensor, rest: Tensor) -> None:
+    """Adds to `flux` emission lines as Gaussians of the gas and of the line-spread function."""
+    size = flux.shape[1]
     centre = rest * (1 + source.redshift)[:, None]
-    index = torch.searchsorted(wavelength, centre)
-    index = index[:, :, None] + torch.arange(-_REACH, _REACH + 1, device=flux.device)
-    inside = (index >= 0) & (index < flux.shape[1])
-    index = index.clamp(0, flux.shape[1] - 1).flatten(1)
-    shape = (len(flux), len(rest), 2 * _REACH + 1)
-    at = wavelength.gather(1, index).view(shape)
-    lsf = _LIGHT / (2.3548 * instrument.resolution(at, arm[index].view(shape)))
-    sigma = centre[:, :, None] * torch.sqrt(source.line_sigma[:, None, None] ** 2 + lsf**2) / _LIGHT
-    profile = torch.exp(-0.5 * ((at - centre[:, :, None]) / sigma).float() ** 2) / sigma.float()
-    value = profile * inside * (source.line / math.sqrt(2 * math.pi))[:, :, None]
-    return flux.scatter_add(1, index, value.flatten(1))
+    seen = (source.line > 0) & (centre > 0.99 * wavelength[:, :1]) & (centre < 1.01 * wavelength[:, -1:])
+    row, line = seen.nonzero(as_tuple=True)
+    # The pixels around the line, all of them on the detector.
+    first = torch.searchsorted(wavelength, centre)[row, line].clamp(_REACH, size - 1 - _REACH) - _REACH + size * row
+    pixel = first[:, None] + torch.arange(2 * _REACH + 1, device=flux.device)
+    flat, centre = pixel.flatten(), centre[row, line][:, None]
+    offset = (wavelength.flatten().index_select(0, flat).view_as(pixel) - centre).float()
+    lsf = (_LIGHT / 2.3548) / resolution.flatten().index_select(0, flat).view_as(pixel)
+    sigma = torch.sqrt(source.line_sigma[row, None].float() ** 2 + lsf**2) * (centre / _LIGHT).float()
+    height = source.line[row, line] / math.sqrt(2 * math.pi)
+    value = gaussian(offset / sigma) / sigma * height[:, None]
+    flux.view(-1).scatter_add_(0, flat, value.flatten())
 
 
 def _true_flux(
-    source: Source, wavelength: Tensor, log: Tensor, arm: Tensor, instrument: Instrument, templates: Templates
+    source: Source, wavelength: Tensor, position: Tensor, resolution: Tensor, instrument: Instrument, data: Templates
 ) -> Tensor:
-    """Returns what a perfect instrument on this grid would measure, `(B, L)` float32; `log` is log10(wavelength)."""
+    """Returns what a perfect instrument on this grid would measure, `(B, L)` float32.
+
+    Arguments:
+        source: the light of the objects.
+        wavelength: `(B, L)` float64.
+        position: of the pixels on the fine grid in the frame of the observer, `(B, L)` float64.
+        resolution: R of the pixels, `(B, L)`.
+        instrument: which sees them.
+        data: the ingredients.
+    """
     variance = source.sigma**2 + instrument.sigma**2 - source.template_sigma**2
     fine = _blur(source.fine, variance.clamp(min=0).sqrt())
-    position = (log - (torch.log10(1 + source.frame)[:, None] + FINE_START)) / FINE_STEP
-    flux = interpolate(fine, position.float())
-    flux = _add_lines(flux, source, wavelength, arm, instrument, templates.lines(LINES))
-    law = templates.data["milky_way.fine"][((log - FINE_START) / FINE_STEP).long()]  # flat from cell to cell
-    return flux * torch.exp((-0.4 * math.log(10) * source.ebv).float()[:, None] * law)
+    flux = interpolate(fine, (position - (torch.log10(1 + source.frame) / FINE_STEP)[:, None]).float())
+    _add_lines(flux, source, wavelength, resolution, data.lines(LINES))
+    law = data.data["milky_way.fine"].index_select(0, position.int().flatten()).view_as(flux)  # flat from cell to cell
+    return flux.mul_(law.mul_((-0.4 * math.log(10) * source.ebv).float()[:, None]).exp_())
 
 
-def _calibration(draws: Draws, wavelength: Tensor, arm: Tensor, size: float) -> Tensor:
-    """Returns a smooth factor near 1: polynomials of a size per order, and 2 % from arm to arm."""
-    n = draws.normal("calibration", 7).clamp(-2.5, 2.5).float()
-    x = (wavelength - 6750) / 3300
-    error = size * (n[:, :1] + n[:, 1:2] * x + n[:, 2:3] * (1.5 * x**2 - 0.5) + n[:, 3:4] * (2.5 * x**3 - 1.5 * x))
-    return 1 + error + 0.02 * n[:, 4:][:, arm]
+def _calibration(n: Tensor, wavelength: Tensor, arm: Tensor, size: float) -> Tensor:
+    """Returns a smooth factor near 1: Legendre polynomials of a size per order, and 2 % from arm to arm.
+
+    Arguments:
+        n: seven normal numbers per object, `(B, 7)`.
+        wavelength: `(B, L)`.
+        arm: of each pixel, `(L,)`.
+        size: of the error in each order.
+    """
+    n = n.clamp(-2.5, 2.5).float()
+    a, b, c, d = (size * n[:, k : k + 1] for k in range(4))
+    x = (wavelength - 6750).mul_(1 / 3300)
+    arms = (0.02 * n[:, 4:] + (1 + a - 0.5 * c)).index_select(1, arm)
+    return torch.addcmul(1.5 * c, x, 2.5 * d).mul_(x).add_(b - 1.5 * d).mul_(x).add_(arms)
 
 
-def _measured(draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
-    """Draws which pixels were measured; knows nothing of the object."""
-    count = wavelength.shape[1]
-    rate = 10 ** draws.uniform("bad.rate", -3.5, -2.0)
-    keep = ~draws.rare("bad.pixels", count, rate, 0.01)
-    u = draws.uniform("gaps", count=12)
-    if not varied:
-        u = torch.cat([torch.ones_like(u[:, :6]), u[:, 6:]], 1)
-    start, stop = wavelength[:, 0], wavelength[:, -1]
-    for k, longest in ((0, 2.5), (3, 2.5), (6, 1.2), (9, 1.2)):
-        width = 10 ** (0.3 + (longest - 0.3) * u[:, k + 1])
-        centre = start + (stop - start) * u[:, k + 2]
-        width = torch.where(u[:, k] < 0.3, width, 0)
-        keep &= (wavelength - centre.float()[:, None]).abs() >= (width / 2).float()[:, None]
+def _measured(u: dict[str, Tensor], draws: Draws, wavelength: Tensor, varied: bool) -> Tensor:
+    """Tells which pixels were measured; knows nothing of the object."""
+    count, gaps = wavelength.shape[1], u["gaps"].unflatten(1, (4, 3))
+    bad = draws.rare("bad.pixels", count, u["bad.rate"], 0.01)
+    start, stop = wavelength[:, :1].double(), wavelength[:, -1:].double()
+    longest = gaps.new_tensor([2.5, 2.5, 1.2, 1.2])
+    half = 10 ** (0.3 + (longest - 0.3) * gaps[..., 1]) / 2
+    there = gaps[..., 0] < 0.3
+    centre = start + (stop - start) * gaps[..., 2]
+    low, high = centre - half, centre + half
     if varied:
-        u = draws.uniform("trim", count=4)
-        low = start + torch.where(u[:, 0] < 0.5, 600 * u[:, 1] ** 2, 0)
-        high = stop - torch.where(u[:, 2] < 0.5, 900 * u[:, 3] ** 2, 0)
-        keep &= (wavelength >= low.float()[:, None]) & (wavelength <= high.float()[:, None])
-    return keep
+        trim = u["trim"].unflatten(1, (2, 2))
+        cut = torch.where(trim[..., 0] < 0.5, trim.new_tensor([600.0, 900.0]) * trim[..., 1] ** 2, 0)
+        low = torch.cat([low, start - 1, stop - cut[:, 1:]], 1)
+        high = torch.cat([high, start + cut[:, :1], stop + 1], 1)
+        there = torch.cat([there, torch.ones_like(there[:, :2])], 1)
+    else:
+        there = there & (torch.arange(4, device=there.device) > 1)
+    # Each gap opens at one pixel and closes at another: open ones are counted along the row.
+    edges = torch.zeros(len(u["gaps"]), count + 1, dtype=torch.int8, device=wavelength.device)
+    step = there.to(torch.int8)
+    edges.scatter_add_(1, torch.searchsorted(wavelength, low.float(), right=True), step)
+    edges.scatter_add_(1, torch.searchsorted(wavelength, high.float()), -step)
+    return (edges.cumsum_(1)[:, :count] == 0) & ~bad
 
 
-def _sigma(draws: Draws, flux: Tensor, log: Tensor, arm: Tensor, instrument: Instrument, curves: Tensor):
-    """Returns the standard deviation of the noise, `(B, L)`: that of the sky and of the photons of the object."""
-    level = instrument.noise * 10 ** (instrument.spread * draws.normal("noise.level").clamp(-2.5, 2.5))
+def _variance(flux: Tensor, position: Tensor, arm: Tensor, background: float, curves: Tensor) -> Tensor:
+    """Returns the variance of the noise for a level of 1, `(B, L)`: of the sky and of the photons of the object."""
     last = curves.shape[-1]
-    index = ((log - NOISE_START) / FINE_STEP).round().long().clamp(0, last - 1) + arm * last
-    sky, smooth = (curve.flatten()[index] for curve in curves)
-    variance = sky**2 + smooth**2 * (flux.clamp(min=0) / instrument.background)
-    return level.float()[:, None] * variance.sqrt()
+    index = (position - _NOISE_FIRST).round_().clamp_(0, last - 1).int().add_(last * arm).flatten()
+    sky, smooth = (curve.square().flatten().index_select(0, index).view_as(flux) for curve in curves)
+    return sky.addcmul_(smooth, flux.clamp(min=0).mul_(1 / background))
+
+
+def _exposure(draws: Draws) -> dict[str, Tensor]:
+    """Draws what exposures are like, whatever the objects."""
+    return {
+        "loss": 10 ** draws.uniform("fibre", -0.6, -0.05),
+        "scale": 10 ** draws.uniform("scale", -0.3, 0.3),
+        "level": 10 ** draws.normal("noise.level").clamp(-2.5, 2.5),
+        "misjudged": torch.exp(0.04 * draws.normal("noise.misjudged")),
+        "calibration": draws.normal("calibration", 7),
+        "bad.rate": 10 ** draws.uniform("bad.rate", -3.5, -2.0),
+        "gaps": draws.uniform("gaps", count=12),
+        "trim": draws.uniform("trim", count=4),
+    }
 
 
 def observe_spectrum(
@@ -198,6 +231,7 @@ def observe_spectrum(
     templates: Templates,
     varied: bool = True,
     noise: bool = True,
+    has: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Observes objects with one spectrograph.
 
@@ -208,41 +242,52 @@ def observe_spectrum(
         templates: where the noise curves are.
         varied: whether each object has a grid, ends, gaps and a scale of its own.
         noise: whether noise is added; without it everything else, ivar too, stays the same.
+        has: which objects are observed, `(B,)` bool; the others have ivar 0 on the grid of the survey.
 
     Returns:
         flux, ivar and wavelength, each `(B, L)` float32, in the units of `Spectrum`.
     """
-    draws = draws.of(name)
-    size = _CHUNK if source.fine.device.type == "cpu" else len(source)
-    parts = [
-        _observe(INSTRUMENTS[name], source[rows], draws[rows], templates, varied, noise)
-        for rows in torch.arange(len(source), device=source.fine.device).split(size)
-    ]
-    flux, ivar, wavelength = (torch.cat(values) for values in zip(*parts, strict=True))
-    return flux, ivar, wavelength
+    draws, device = draws.of(name), source.fine.device
+    rows = torch.arange(len(source), device=device) if has is None else has.nonzero().flatten()
+    out, exposure = empty_spectrum(name, len(source), device), _exposure(draws)
+    for part in rows.split(_CHUNK if device.type == "cpu" else max(1, len(rows))):
+        if len(part):
+            own = {key: value[part] for key, value in exposure.items()}
+            seen = _observe(INSTRUMENTS[name], source[part], draws[part], own, templates, varied, noise)
+            for whole, values in zip(out, seen, strict=True):
+                whole.index_copy_(0, part, values)
+    return out
 
 
 def _observe(
-    instrument: Instrument, source: Source, draws: Draws, templates: Templates, varied: bool, noise: bool
+    instrument: Instrument,
+    source: Source,
+    draws: Draws,
+    exposure: dict[str, Tensor],
+    templates: Templates,
+    varied: bool,
+    noise: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wavelength, arm = instrument.grid(draws, varied)
-    wavelength = wavelength.contiguous()
-    log = torch.log10(wavelength)
-    flux = _true_flux(source, wavelength, log, arm, instrument, templates)
-    log_loss, log_scale = draws.uniform("fibre", -0.6, -0.05), draws.uniform("scale", -0.3, 0.3) * varied
-    flux = flux * (10**log_loss).float()[:, None]
-    sigma = _sigma(draws, flux, log, arm, instrument, templates.data[f"noise.{instrument.name}"])
-    wavelength = wavelength.float()
-    calibration = _calibration(draws, wavelength, arm, instrument.calibration) * (10**log_scale).float()[:, None]
-    flux, sigma = flux * calibration, sigma * calibration
+    grid, arm = instrument.grid(draws, varied)
+    position = torch.log10(grid).sub_(FINE_START).mul_(1 / FINE_STEP)
+    grid, wavelength = grid.contiguous(), grid.float()
+    resolution = instrument.resolution(wavelength, arm)
+    flux = _true_flux(source, grid, position, resolution, instrument, templates)
+    flux.mul_(exposure["loss"].float()[:, None])
+    curves = templates.data[f"noise.{instrument.name}"]
+    sigma = _variance(flux, position, arm, instrument.background, curves).sqrt_()
+    scale = exposure["scale"] if varied else torch.ones_like(exposure["scale"])
+    factor = _calibration(exposure["calibration"], wavelength, arm, instrument.calibration)
+    flux.mul_(factor.mul_(scale.float()[:, None]))
+    sigma.mul_(factor).mul_((instrument.noise * exposure["level"] ** instrument.spread).float()[:, None])
     if noise:
-        flux = flux + sigma * draws.noise("noise", flux.shape[1])
-    misjudged = torch.exp(0.04 * draws.normal("noise.misjudged")).float()[:, None]
-    ivar = _measured(draws, wavelength, varied) / (sigma * misjudged) ** 2
-    return flux, ivar, wavelength
+        flux.addcmul_(sigma, draws.noise("noise", flux.shape[1]))
+    ivar = sigma.mul_(exposure["misjudged"].float()[:, None]).square_().reciprocal_()
+    return flux, ivar.mul_(_measured(exposure, draws, wavelength, varied)), wavelength
 
 
 def empty_spectrum(name: str, count: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
     """Returns flux, ivar and wavelength of objects that this instrument did not observe."""
-    grid, _ = INSTRUMENTS[name].grid(Draws(0, torch.zeros(count, dtype=torch.long, device=device)), False)
-    return torch.zeros_like(grid, dtype=torch.float32), torch.zeros_like(grid, dtype=torch.float32), grid.float()
+    grid, _ = INSTRUMENTS[name].grid(Draws(0, torch.zeros(1, dtype=torch.long, device=device)), False)
+    wavelength = grid.float().repeat(count, 1)
+    return torch.zeros_like(wavelength), torch.zeros_like(wavelength), wavelength

@@ -34,7 +34,7 @@ from torch import Tensor
 from aion.sky.draws import Draws
 from aion.sky.forest import forest
 from aion.sky.source import Source
-from aion.sky.templates import FINE_START, FINE_STEP, WIDE_SIZE, WIDE_START, WIDE_STEP, interpolate, milky_way
+from aion.sky.templates import FINE_START, FINE_STEP, WIDE_SIZE, WIDE_START, WIDE_STEP, gaussian, interpolate, milky_way
 
 _APOGEE = ((15140.0, 15810.0), (15850.0, 16440.0), (16470.0, 16960.0))  # vacuum
 _GALAH = ((4713.0, 4903.0), (5648.0, 5873.0), (6478.0, 6737.0), (7585.0, 7887.0))  # air
@@ -91,7 +91,7 @@ def _xp_light(source: Source, labels: tuple[Tensor, ...], draws: Draws, waveleng
     centre = (torch.log10(wavelength) - torch.log10(1 + source.frame)[:, None] - WIDE_START) / WIDE_STEP
     offset = torch.arange(-32, 33, device=wavelength.device)
     cell = centre.round().long()[..., None] + offset
-    weight = torch.exp(-0.5 * ((cell - centre[..., None]) / sigma[..., None]) ** 2).float()
+    weight = gaussian(((cell - centre[..., None]) / sigma[..., None]).float())
     value = source.wide.gather(1, cell.clamp(0, WIDE_SIZE - 1).flatten(1)).view(cell.shape)
     return (value * weight).sum(-1) / weight.sum(-1)
 
@@ -124,7 +124,7 @@ def _airglow_noise(wavelength: Tensor) -> Tensor:
     """Draws, by a fixed seed, 60 lines of airglow that raise the noise up to tenfold; their places are simulated."""
     draws = Draws(7, torch.arange(60, device=wavelength.device))
     centre, height = draws.uniform("centre", 15100, 17000), 10 ** draws.uniform("height", 0.0, 1.0)
-    return 1 + (height * torch.exp(-0.5 * ((wavelength[:, None] - centre) / 0.35) ** 2)).sum(1)
+    return 1 + (height * gaussian((wavelength[:, None] - centre) / 0.35)).sum(1)
 
 
 def _level(middle: float, spread: float, low: float, high: float) -> Callable[[Tensor, Draws], Tensor]:

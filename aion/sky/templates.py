@@ -9,6 +9,7 @@ __all__ = [
     "BANDS",
     "Templates",
     "calzetti",
+    "gaussian",
     "interpolate",
     "luminosity_distance",
     "milky_way",
@@ -27,6 +28,9 @@ from torch import Tensor
 FINE_START, FINE_STEP, FINE_SIZE = 3.1280, 1e-4, 9216
 WIDE_START, WIDE_STEP, WIDE_SIZE = 2.95, 1e-3, 2540
 NOISE_START = 3.544068044350276  # log10 of 3500 A; the noise curves have the step of the fine grid
+# Extinction curve of Fitzpatrick (1999, table 3): 1/micron, A / E(B-V).
+_KNOTS = ((0, 0), (0.377, 0.265), (0.820, 0.829), (1.667, 2.688), (1.828, 3.055), (2.141, 3.806), (2.433, 4.315))
+_KNOTS += ((3.704, 6.265), (3.846, 6.591))
 BANDS = (
     "decam-g",
     "decam-r",
@@ -120,20 +124,31 @@ def _widen(stars: Tensor, teff: Tensor, fine: Tensor, wide: Tensor, first: int) 
     return out.float()
 
 
+def gaussian(x: Tensor) -> Tensor:
+    """Returns exp(-x^2 / 2), at least e^-40: on numbers too small for float32 an exponential takes 50 times as long."""
+    return x.square().mul_(-0.5).clamp_(min=-40).exp_()
+
+
 def interpolate(values: Tensor, position: Tensor) -> Tensor:
     """Evaluates rows `(B, N)` at fractional indices `(B, L)` by the cubic of Catmull and Rom; ends are held."""
-    last = values.shape[1] - 1
-    floor = position.floor().clamp(0, last)
-    t = (position - floor).clamp(0, 1)
-    index = floor.long()
-    padded = torch.cat([values[:, :1], values, values[:, -1:], values[:, -1:]], 1)
-    a, b, c, d = (padded[:, k:].gather(1, index) for k in range(4))
-    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    count, size = values.shape
+    position = position.clamp(0, size - 1)
+    # Looking up by 32-bit indices in one long row takes half the time of `gather`.
+    whole = torch.int32 if values.numel() < 2**31 else torch.int64
+    index, t = position.to(whole), position.frac()
+    start, flat = size * torch.arange(count, dtype=whole, device=values.device)[:, None], values.flatten()
+    a, b, c, d = (
+        flat.index_select(0, ((index + k).clamp_(0, size - 1) + start).flatten()).view_as(t) for k in (-1, 0, 1, 2)
+    )
+    cubic = (d - a).add_(b - c, alpha=3)
+    square = (a + c).sub_(b, alpha=2).sub_(cubic)
+    return torch.addcmul(c - a, t, square.addcmul_(t, cubic)).mul_(t).mul_(0.5).add_(b)
 
 
-def shift_wide(values: Tensor, log_stretch: Tensor) -> Tensor:
-    """Moves rows on the wide grid `(B, N)` to the red by `(B,)` dex, by linear interpolation."""
-    position = torch.arange(values.shape[1], device=values.device) - (log_stretch / WIDE_STEP)[:, None]
+def shift_wide(values: Tensor, log_stretch: Tensor, window: slice = slice(None)) -> Tensor:
+    """Moves rows on the wide grid `(B, N)` to the red by `(B,)` dex, by linear interpolation; returns a window."""
+    place = torch.arange(values.shape[1], device=values.device)[window]
+    position = place - (log_stretch / WIDE_STEP)[:, None]
     floor = position.floor()
     index = floor.long().clamp(0, values.shape[1] - 2)
     t = (position - floor).to(values.dtype)
@@ -154,21 +169,37 @@ def calzetti(wavelength: Tensor) -> Tensor:
     return torch.where(x > 1 / 0.63, blue, torch.where(x > 1 / 2.2, red, far))
 
 
+@cache
+def _curve(device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns knots in 1/micron, A / E(B-V) there and second derivatives of the natural cubic spline through them."""
+    knots, value = torch.tensor(_KNOTS, dtype=torch.float64).T
+    step, slope = knots.diff(), value.diff() / knots.diff()
+    matrix = torch.diag(2 * (step[:-1] + step[1:])) + torch.diag(step[1:-1], 1) + torch.diag(step[1:-1], -1)
+    bend = torch.nn.functional.pad(torch.linalg.solve(matrix, 6 * slope.diff()), (1, 1))
+    return knots.contiguous().to(device), value.to(device), bend.to(device)
+
+
 def milky_way(wavelength: Tensor) -> Tensor:
-    """Returns A / E(B-V) of the Milky Way for R_V = 3.1; wavelength in Angstrom, observed frame.
+    """Returns A / E(B-V) of the Milky Way for the E(B-V) that catalogues hold; wavelength in Angstrom, observed frame.
+
+    The curve of Fitzpatrick for R_V = 3.1, scaled as Schlafly and Finkbeiner found the reddening of stars to be: 0.884
+    times gives the coefficients published for the bands of DECam, HSC and SDSS within 1.5 %. Beyond 3.3 micron, where
+    the two agree, it is the power law of Cardelli, Clayton and Mathis.
 
     References:
+        Correcting for the effects of interstellar extinction, Fitzpatrick, 1999, arXiv:astro-ph/9809387.
+        Measuring reddening with SDSS stellar spectra and recalibrating SFD, Schlafly and Finkbeiner, 2011,
+        arXiv:1012.4804.
         The relationship between infrared, optical, and ultraviolet extinction, Cardelli, Clayton and Mathis, 1989.
     """
     x = (1e4 / wavelength).clamp(max=3.3)
-    y = x - 1.82
-    a = 1 + y * (
-        0.17699 + y * (-0.50447 + y * (-0.02427 + y * (0.72085 + y * (0.01979 + y * (-0.77530 + y * 0.32999)))))
-    )
-    b = y * (1.41338 + y * (2.28305 + y * (1.07233 + y * (-5.38434 + y * (-0.62251 + y * (5.30260 - y * 2.09002))))))
-    infrared = x**1.61
-    optical = a * 3.1 + b
-    return torch.where(x > 1.1, optical, infrared * (0.574 * 3.1 - 0.527))
+    knots, value, bend = (table.to(x.dtype) for table in _curve(str(x.device)))
+    right = torch.searchsorted(knots, x, right=True).clamp(1, len(knots) - 1)
+    low, high, step = x - knots[right - 1], knots[right] - x, knots.diff()[right - 1]
+    curve = (bend[right - 1] * high**3 + bend[right] * low**3) / (6 * step)
+    curve = curve + (value[right - 1] / step - bend[right - 1] * step / 6) * high
+    curve = curve + (value[right] / step - bend[right] * step / 6) * low
+    return torch.where(x > 0.3, 0.884 * curve, x**1.61 * (0.574 * 3.1 - 0.527))
 
 
 @cache
