@@ -1,20 +1,13 @@
 r"""Atoms: what the codes of a spectrum do not carry, as Gaussians in ln wavelength found by pursuit.
 
-An atom is :math:`a\,\exp(-(x - c)^2/2\sigma^2)` with centre, width and signed amplitude on fixed grids, one id. With
-residual r and ivar w of the pixels, adding it lowers the chi-square by
-
-.. math:: 2 a \sum w r g - a^2 \sum w g^2,
-
-and both sums are products of a fixed dictionary with what the pixels left on a fine ladder. In each round every rung
-offers its best atom; those that beat their neighbours are taken, the residual is updated, until none lowers the
-chi-square by more than a threshold or the budget is spent. The threshold is the price of an atom: 12 bits and the
-choice of its rung, 2 ln 2 each in units of chi-square, are 27.
+An atom is :math:`a\,\exp(-(x - c)^2/2\sigma^2)` with centre, width and signed amplitude on fixed grids, one id. The
+sums of the pursuit (see `aion.tokenizers.pursuit`) are products of a fixed dictionary with what the pixels left on a
+fine ladder. In each round every rung offers its best atom; those that beat their neighbours are taken, until none
+lowers the chi-square by more than a threshold or the budget is spent. The threshold is the price of an atom: 12 bits
+and the choice of its rung, 2 ln 2 each in units of chi-square, are 27.
 
 Swells are the same on a ladder 16 times coarser, one cell for a rung: they set the continuum right. Half of what the
 codes alone lose of a star is the level of whole rungs, and a third that of sixteen at a time.
-
-References:
-    | Matching Pursuits with Time-Frequency Dictionaries (Mallat and Zhang, 1993), IEEE Trans. Signal Process. 41, 3397
 """
 
 __all__ = ["Atoms", "clipped"]
@@ -28,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from aion.tokenizers.ladder import Window
+from aion.tokenizers.pursuit import Dictionary, Pursuit
 
 FINE = 4  # nodes of the fine ladder per cell
 REACH = 4.0  # in sigma; beyond, an atom is zero
@@ -57,24 +51,22 @@ class Atoms(nn.Module):
         threshold: float = 30.0,
     ) -> None:
         super().__init__()
-        self.cells, self.offsets, self.levels, self.threshold = cells, offsets, levels, threshold
-        self.low, self.high = (math.log(a) for a in amplitudes)
+        self.cells, self.offsets, self.threshold = cells, offsets, threshold
         self.size = offsets * len(sigmas) * 2 * levels
         self.margin = math.ceil(max(sigmas) * FINE * REACH)
-        self.near = math.ceil(self.margin / cells / FINE)  # rungs next to its own that an atom changes
+        self.near = math.ceil(self.margin / cells / FINE)  # rungs next to its own that an atom reaches
         self.register_buffer("sigmas", torch.tensor(sigmas, device="cpu"), persistent=False)
         offset = (torch.arange(offsets, device="cpu") + 0.5) / offsets * cells
         node = (torch.arange(cells * FINE + 2 * self.margin, device="cpu") - self.margin + 0.5) / FINE
         u = (node - offset[None, :, None]) / self.sigmas[:, None, None]
         shape = torch.exp(-0.5 * u**2) * (u.abs() <= REACH)
-        self.register_buffer("dictionary", shape.flatten(0, 1), persistent=False)  # (shapes, fine nodes), offset first
+        sizes = torch.linspace(*(math.log(a) for a in amplitudes), levels, device="cpu").exp()
+        self.dictionary = Dictionary(shape.flatten(0, 1), cells * FINE, sizes)  # of fine nodes, offsets first
 
     def describe(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns centre (in cells from the blue end of the rung), width (cells) and amplitude (flux scales) of ids."""
         offset, rest = (ids % self.offsets + 0.5) / self.offsets * self.cells, ids // self.offsets
-        sigma, level = self.sigmas[rest % len(self.sigmas)], rest // len(self.sigmas)
-        size = torch.exp(self.low + (self.high - self.low) / (self.levels - 1) * (level % self.levels))
-        return offset, sigma, torch.where(level < self.levels, size, -size)
+        return offset, self.sigmas[rest % len(self.sigmas)], self.dictionary.amplitudes[rest // len(self.sigmas)]
 
     @torch.no_grad()
     def find(
@@ -104,33 +96,25 @@ class Atoms(nn.Module):
         # Clamped: at a S/N of 1e6 a pixel the squares below still fit into float32.
         weight = ivar.clamp(max=1e12)
         weight, signal = window.share(node, used, FINE, weight, weight * residual)
-        pad = (self.margin, self.margin)
-        weight, signal = nn.functional.pad(weight, pad), nn.functional.pad(signal, pad)
-        size, step = self.dictionary.shape[1], self.cells * FINE
-        gain, ids = weight.new_zeros(measured.shape), torch.zeros_like(measured, dtype=torch.long)
-        left, changed, found = budget, measured & (budget > 0)[:, None], [measured.new_zeros(3, 0, dtype=torch.long)]
-        while changed.any():
-            row, rung = changed.nonzero(as_tuple=True)
-            gain[row, rung], ids[row, rung] = self._score(
-                weight.unfold(1, size, step)[row, rung], signal.unfold(1, size, step)[row, rung]
-            )
-            row, rung = self._take(gain, left)
-            found.append(torch.stack([row, rung, ids[row, rung]]))
+        shapes, far = self.dictionary.shapes, self.dictionary.around
+        size, step = shapes.shape[1], self.dictionary.tile
+        # Beyond the last rung there are some in which nothing is allowed, see `Pursuit`.
+        pad = (self.margin, self.margin + far * step)
+        weight, signal = (nn.functional.pad(x, pad).unfold(1, size, step) for x in (weight, signal))
+        allowed, grid = nn.functional.pad(measured, (0, far)), weight.shape[:2]
+        sums = signal.flatten(0, 1) @ shapes.T, weight.flatten(0, 1) @ shapes.square().T
+        pursuit = Pursuit(self.dictionary, *sums, allowed.view(-1, 1), grid)
+        rows, left = budget.nonzero()[:, 0], budget
+        while len(rows):
+            row, rung = self._take(pursuit.gain.view(grid), rows)
+            pursuit.take(row * grid[1] + rung, weight[row, rung])
             left = left - torch.bincount(row, minlength=len(left))
-            shape, amplitude = self._shape(ids[row, rung])
-            at = rung[:, None] * step + torch.arange(size, device=row.device)
-            # Atoms taken in one round are apart, but their margins overlap: they add.
-            signal.index_put_((row[:, None], at), -weight[row[:, None], at] * amplitude * shape, accumulate=True)
-            changed = torch.zeros_like(measured)
-            for shift in range(-self.near, self.near + 1):
-                changed[row, (rung + shift).clamp(0, measured.shape[1] - 1)] = True
-            changed &= measured & (left > 0)[:, None]
-        row, rung, ids = torch.cat(found, dim=1)
-        slot = budget - left
+            rows = row[left[row] > 0].unique_consecutive()
+        row, tile, ids = pursuit.taken(torch.arange(len(budget), device=budget.device), budget)
+        slot = torch.bincount(row, minlength=len(budget))
         valid = torch.arange(int(slot.max()), device=row.device) < slot[:, None]
-        order = row.argsort(stable=True)
         result = torch.zeros(2, *valid.shape, dtype=torch.long, device=row.device)
-        result[:, valid] = torch.stack([rung, ids])[:, order]
+        result[:, valid] = torch.stack([tile % grid[1], ids])
         return result[0], result[1], valid
 
     def render(self, rung: Tensor, ids: Tensor, valid: Tensor, node: Tensor) -> Tensor:
@@ -160,32 +144,17 @@ class Atoms(nn.Module):
 
     def codebook(self) -> Tensor:
         """Returns centre, width, sign and log amplitude of every id, scaled to [-1, 1], `(size, 4)`."""
-        offset, sigma, amplitude = self.describe(torch.arange(self.size, device=self.dictionary.device))
+        offset, sigma, amplitude = self.describe(torch.arange(self.size, device=self.sigmas.device))
         columns = [offset, sigma.log(), amplitude.sign(), amplitude.abs().log()]
         return torch.stack([2 * (c - c.min()) / (c.max() - c.min()) - 1 for c in columns], dim=-1)
 
-    def _shape(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the profile of atoms on the fine ladder `(n, W)` and their amplitudes `(n, 1)`."""
-        return self.dictionary[ids % len(self.dictionary)], self.describe(ids)[2][:, None]
-
-    def _score(self, weight: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the decrease of the chi-square by the best atom of windows `(n, W)`, and its id."""
-        num, den = signal @ self.dictionary.T, weight @ self.dictionary.square().T
-        best = (num * num / den.clamp(min=1e-30)).argmax(1, keepdim=True)
-        num, den = num.gather(1, best)[:, 0], den.gather(1, best)[:, 0].clamp(min=1e-30)
-        level = ((num / den).abs().clamp(min=1e-30).log() - self.low) / (self.high - self.low) * (self.levels - 1)
-        level = level.round().clamp(0, self.levels - 1).long() + self.levels * (num < 0)
-        ids = best[:, 0] + len(self.dictionary) * level
-        amplitude = self.describe(ids)[2]
-        return 2 * amplitude * num - amplitude**2 * den, ids
-
-    def _take(self, gain: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns row and rung of the atoms to take: worth it, better than their neighbours, within the budget."""
-        worth = torch.maximum(gain.amax(1, keepdim=True) * WORTH, gain.new_tensor(self.threshold))
+    def _take(self, gain: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns row and rung of the atoms to take in some rows: worth it, and better than their neighbours."""
+        gain = gain[rows]
+        worth = (gain.amax(1, keepdim=True) * WORTH).clamp(min=self.threshold)
         padded = nn.functional.pad(gain, (self.near, self.near))
-        taken = (gain > worth) & (gain >= padded.unfold(1, 2 * self.near + 1, 1).amax(2))
-        rank = torch.where(taken, gain, 0.0).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        return (taken & (rank < left[:, None])).nonzero(as_tuple=True)
+        row, rung = ((gain > worth) & (gain >= padded.unfold(1, 2 * self.near + 1, 1).amax(2))).nonzero(as_tuple=True)
+        return rows[row], rung
 
 
 def clipped(residual: Tensor, used: Tensor) -> Tensor:

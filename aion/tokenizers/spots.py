@@ -1,19 +1,13 @@
 r"""Spots: what the codes of an image cannot carry, as round Gaussians in one colour found by pursuit.
 
 A spot is :math:`a\,g(x - c)` in the bands of one colour: :math:`g` a Gaussian of unit norm, its width and its signed
-amplitude on fixed grids, its centre a pixel, one id. With residual r and ivar w of the pixels, adding it lowers the
-chi-square by
-
-.. math:: 2 a \sum w r g - a^2 \sum w g^2.
-
-In each round every tile of pixels offers its best spot; those that beat their neighbours are taken and the residual is
-updated, until none is worth its price or the budget is spent. The price is 24 in units of the chi-square: 2 ln 288 for
-the id, and as much again for the place of a spot that stands alone, which noise hardly ever pays; where the chi-square
-is above that of noise all around, half is enough. So of a source brighter than, or unlike, what the codes
-were trained on, little but noise is left.
+amplitude on fixed grids, its centre a pixel, one id. In each round every tile of pixels offers its best spot (see
+`aion.tokenizers.pursuit`); those that beat their neighbours are taken, until none is worth its price or the budget is
+spent. The price is 24 in units of the chi-square: 2 ln 288 for the id, and as much again for the place of a spot that
+stands alone, which noise hardly ever pays; where the chi-square is above that of noise all around, half is enough. So
+of a source brighter than, or unlike, what the codes were trained on, little but noise is left.
 
 References:
-    | Matching Pursuits with Time-Frequency Dictionaries (Mallat and Zhang, 1993), IEEE Trans. Signal Process. 41, 3397
     | Aperture Synthesis with a Non-Regular Distribution of Interferometer Baselines (Högbom, 1974), A&AS 15, 417
 """
 
@@ -30,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aion.observations import BANDS
+from aion.tokenizers.pursuit import Dictionary, Pursuit
 
 COLOURS = (4100.0, 5500.0, 6900.0, 8300.0, 9400.0)  # Angstrom, the borders between u, g, r, i, z and y
 SIGMAS = (0.5, 0.9, 1.6)  # pixels
@@ -40,7 +35,7 @@ TILE = 4  # pixels on the side of what offers one spot at a time
 WORTH = 0.02  # spots worth less than this share of the best of an image in its colour wait for the next round
 CROWDED = 2.0  # standard deviations of the chi-square of a neighbourhood above which spots cost half
 LEFT = 0.3  # error of a pixel, as a share of the amplitude of the faintest spot that covers it
-AROUND = 2  # tiles that a neighbourhood goes on in each direction
+AROUND = 2  # tiles that a neighbourhood goes on in each direction, and that a spot may reach
 
 
 class Spots(nn.Module):
@@ -61,17 +56,15 @@ class Spots(nn.Module):
         line = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= (sigma * REACH).ceil())
         line = line / line.square().sum(1, keepdim=True).sqrt()
         shapes = line[:, :, None] * line[:, None]
-        moved = [F.pad(shapes, (x, TILE - 1 - x, y, TILE - 1 - y)) for y in range(TILE) for x in range(TILE)]
         self.register_buffer("shapes", shapes, persistent=False)  # (shapes, side, side)
-        # (shapes * places in a tile, pixels of a window)
-        self.register_buffer("dictionary", torch.stack(moved, 1).flatten(2).flatten(0, 1), persistent=False)
+        moved = [F.pad(shapes, (x, TILE - 1 - x, y, TILE - 1 - y)) for y in range(TILE) for x in range(TILE)]
+        amplitudes = AMPLITUDES[0] * AMPLITUDES[1] ** torch.arange(LEVELS, device="cpu")
+        self.dictionary = Dictionary(torch.stack(moved, 1).flatten(0, 1), TILE, amplitudes)  # shapes, places in a tile
 
     def describe(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the colour and the shape of ids, as numbers, and the amplitude in units of the usual noise."""
         shape, rest = ids % len(SIGMAS), ids // len(SIGMAS)
-        level, colour = rest % (2 * LEVELS), rest // (2 * LEVELS)
-        size = AMPLITUDES[0] * AMPLITUDES[1] ** (level % LEVELS)
-        return colour, shape, torch.where(level < LEVELS, size, -size)
+        return rest // (2 * LEVELS), shape, self.dictionary.amplitudes[rest % (2 * LEVELS)]
 
     @torch.no_grad()
     def find(self, residual: Tensor, ivar: Tensor, allowed: Tensor, bands: Sequence[str]) -> tuple[Tensor, ...]:
@@ -93,36 +86,31 @@ class Spots(nn.Module):
         # Clamped: at a S/N of 1e6 a pixel the squares below still fit into float32.
         ivar = ivar.clamp(max=1e12)
         weight, signal = (torch.einsum("kc,bchw->bkhw", same, x).flatten(0, 1) for x in (ivar, ivar * residual))
-        limit, excess = _excess(weight, signal)
+        # Beyond the ends of rows and columns there are tiles in which nothing is allowed, see `Pursuit`.
+        weight, signal, allowed = (F.pad(x, (0, AROUND * TILE) * 2) for x in (weight, signal, allowed))
+        crowd = _crowd(weight, signal)
         weight, signal = (F.pad(x, (self.margin,) * 4) for x in (weight, signal))
-        allowed = _tiles(allowed).repeat_interleave(len(present), 0)
-        changed = possible = allowed.any(3)
-        power = self._filter(weight, torch.ones_like(changed), 2).unflatten(0, changed.shape)
-        gain, best = excess.new_zeros(excess.shape), torch.zeros_like(excess, dtype=torch.long)
-        left = torch.full((len(residual),), self.budget, device=weight.device)
-        names, found = torch.arange(len(gain), device=weight.device), []
-        while changed.any():
-            gain[changed], best[changed] = self._best(self._filter(signal, changed), power[changed], allowed[changed])
-            least = self.price * (1 - 0.5 * (_around(excess) > limit))
-            alive = (gain > least).flatten(1).any(1)  # what is not will never be again, and would only cost time
-            if 2 * alive.sum() < len(alive):
-                every = weight, signal, power, allowed, possible, gain, best, excess, limit, least, names
-                every = (x[alive] for x in every)
-                weight, signal, power, allowed, possible, gain, best, excess, limit, least, names = every
-            row, i, j = self._take(gain, least)
-            keep = _first(names[row] // len(present), gain[row, i, j], left)
-            row, i, j = row[keep], i[keep], j[keep]
-            owner = names[row] // len(present)
-            place, rest = best[row, i, j] % TILE**2, best[row, i, j] // TILE**2
-            y, x = i * TILE + place // TILE, j * TILE + place % TILE
-            ids = rest + present[names[row] % len(present)] * (2 * LEVELS * len(SIGMAS))
-            found.append(torch.stack([owner, y, x, ids]))
-            excess[row, i, j] -= gain[row, i, j]
-            left -= torch.bincount(owner, minlength=len(left))
-            self._draw(signal, row, y, x, ids, weight)
-            changed = self._touched(gain, row, i, j, ids) & possible
-        found = torch.cat([left.new_zeros(4, 0), *found], 1)
-        return tuple(found[:, found[0].argsort(stable=True)])
+        side = self.dictionary.shapes.shape[1]
+        windows = weight.unfold(1, side, TILE).unfold(2, side, TILE)
+        allowed = _tiles(allowed).repeat_interleave(len(present), 0).flatten(0, 2)
+        sums = self._filter(signal, 1), self._filter(weight, 2)
+        pursuit = Pursuit(self.dictionary, *sums, allowed, crowd.shape)
+        budget = torch.full((len(residual),), self.budget, device=weight.device)
+        rows, left = torch.arange(len(weight), device=weight.device), budget
+        owner = rows // len(present)
+        while len(rows):
+            row, i, j = self._take(pursuit.gain.view(crowd.shape), crowd, rows)
+            tile = (row * crowd.shape[1] + i) * crowd.shape[2] + j
+            gain = pursuit.gain[tile, None]
+            around = pursuit.take(tile, windows[row, i, j])
+            crowd.view(-1).index_add_(0, around.flatten(), gain.expand(around.shape).flatten(), alpha=-1)
+            left = left - torch.bincount(owner[row], minlength=len(left))
+            rows = row[left[owner[row]] > 0].unique_consecutive()
+        owner, tile, spot = pursuit.taken(owner, budget)
+        row, i, j = torch.unravel_index(tile, crowd.shape)
+        place, rest = spot % TILE**2, spot // TILE**2
+        ids = rest + present[row % len(present)] * (2 * LEVELS * len(SIGMAS))
+        return owner, i * TILE + place // TILE, j * TILE + place % TILE, ids
 
     def render(self, spots: Sequence[Tensor], image: Tensor, bands: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Adds up spots, as `find` returns them, on images like `image` `(B, C, H, W)`.
@@ -159,39 +147,17 @@ class Spots(nn.Module):
         index = (row[:, None, None], (y[:, None] + at)[:, :, None], (x[:, None] + at)[:, None])
         maps.index_put_(index, value if weight is None else -value * weight[index], accumulate=True)
 
-    def _filter(self, maps: Tensor, tiles: Tensor, power: int = 1) -> Tensor:
-        """Returns the sums of padded maps times shapes (to a power) for some tiles, `(n, shapes * places)`."""
-        side = self.shapes.shape[1] + TILE - 1
-        return maps.unfold(1, side, TILE).unfold(2, side, TILE)[tiles].flatten(1) @ (self.dictionary**power).T
+    def _filter(self, maps: Tensor, power: int) -> Tensor:
+        """Returns the sums of padded maps times the shapes of each tile (to a power), `(tiles, shapes * places)`."""
+        shapes = (self.dictionary.shapes**power)[:, None].contiguous(memory_format=torch.channels_last)
+        return F.conv2d(maps[:, None], shapes, stride=TILE).movedim(1, -1).flatten(0, 2)
 
-    def _best(self, signal: Tensor, power: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the decrease of the chi-square by the best spot of tiles, and its place, shape and level."""
-        power = power.clamp(min=1e-30)
-        most, best = (signal.square() / power * allowed.repeat(1, len(SIGMAS))).max(1)
-        signal, power = (x.gather(1, best[:, None])[:, 0] for x in (signal, power))
-        level = ((signal / power).abs().clamp(min=1e-30) / AMPLITUDES[0]).log() / math.log(AMPLITUDES[1])
-        level = level.round().clamp(0, LEVELS - 1).long() + LEVELS * (signal < 0)
-        ids = best // TILE**2 + len(SIGMAS) * level
-        amplitude = self.describe(ids)[2]
-        gain = torch.where(most > 0, 2 * amplitude * signal - amplitude**2 * power, 0.0)
-        return gain, best % TILE**2 + TILE**2 * ids
-
-    def _take(self, gain: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns row and tile of the spots to take: worth it, and better than their neighbours."""
+    def _take(self, gain: Tensor, crowd: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns row and tile of the spots to take in some rows: worth it, and better than their neighbours."""
+        gain, least = gain[rows], torch.where(crowd[rows] > 0, 0.5 * self.price, self.price)
         worth = torch.maximum(gain.amax((1, 2), keepdim=True) * WORTH, least)
-        return ((gain > worth) & (gain >= _around(gain, 1, torch.maximum))).nonzero(as_tuple=True)
-
-    def _touched(self, gain: Tensor, row: Tensor, i: Tensor, j: Tensor, ids: Tensor) -> Tensor:
-        """Tells which tiles offer something else after spots were taken."""
-        middle = self.shapes[self.describe(ids)[1], self.margin]
-        own = (middle > 0).sum(1) // 2  # pixels from the middle of a spot to its end
-        reach = -(-2 * self.margin // TILE)
-        near = torch.arange(-reach, reach + 1, device=gain.device)
-        hit = near.abs() <= -(-(own[:, None] + self.margin) // TILE)
-        touched = F.pad(torch.zeros_like(gain, dtype=torch.bool), (reach,) * 4)
-        index = row[:, None, None], (i[:, None] + near + reach)[:, :, None], (j[:, None] + near + reach)[:, None]
-        touched.index_put_(index, hit[:, :, None] & hit[:, None], accumulate=True)
-        return touched[:, reach:-reach, reach:-reach]
+        row, i, j = ((gain > worth) & (gain >= _around(gain, 1, torch.maximum))).nonzero(as_tuple=True)
+        return rows[row], i, j
 
 
 def _colours(bands: Sequence[str]) -> Tensor:
@@ -204,11 +170,12 @@ def _tiles(x: Tensor) -> Tensor:
     return x.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).movedim(3, 2).flatten(3)
 
 
-def _excess(weight: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns how far the chi-square around each tile may exceed the pixels, and how far that of each tile does."""
+def _crowd(weight: Tensor, signal: Tensor) -> Tensor:
+    """Returns by how much the chi-square around each tile exceeds the pixels, beyond what noise may do."""
     known = weight > 0
     excess = torch.where(known, signal.square() / weight.clamp(min=1e-30) - 1, 0.0)
-    return CROWDED * (2 * _around(_tiles(known).float().sum(3))).sqrt(), _tiles(excess).sum(3)
+    count, excess = (_around(_tiles(x).sum(3)) for x in (known.float(), excess))
+    return excess - CROWDED * (2 * count).sqrt()
 
 
 def _around(tiles: Tensor, reach: int = AROUND, combine: Callable[[Tensor, Tensor], Tensor] = torch.add) -> Tensor:
@@ -217,12 +184,3 @@ def _around(tiles: Tensor, reach: int = AROUND, combine: Callable[[Tensor, Tenso
         padded = F.pad(tiles, pad)
         tiles = reduce(combine, (padded.narrow(dim, k, tiles.shape[dim]) for k in range(2 * reach + 1)))
     return tiles
-
-
-def _first(owner: Tensor, gain: Tensor, left: Tensor) -> Tensor:
-    """Returns which of some spots to keep, in the order of their gain: as many as are `left` to their owner."""
-    order = gain.argsort(descending=True, stable=True)
-    order = order[owner[order].argsort(stable=True)]
-    count = torch.bincount(owner, minlength=len(left))
-    rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[owner[order]]
-    return order[rank < left[owner[order]]]
