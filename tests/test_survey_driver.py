@@ -240,7 +240,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(sky, job, tmp_path, monkeypa
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         embed_survey([sky], out, job, rows=2)
-    assert [p.name for p in sorted(out.with_name("x.parquet.parts").iterdir())] == ["0000000.parquet", "manifest.json"]
+    assert [p.name for p in sorted(out.with_name("x.parquet.parts").iterdir())] == ["0000000.arrow", "manifest.json"]
     assert embed_survey([sky], out, job, rows=2).embedded == 6
 
 

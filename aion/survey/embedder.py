@@ -161,9 +161,11 @@ class Embedder:
         names = np.array(self.model.vocabulary.names)
         has = torch.zeros(len(sequence), len(names) + 1, dtype=torch.bool)
         has.scatter_(1, sequence.modality.masked_fill(~sequence.valid, len(names)).cpu(), True)
-        patterns, which = np.unique(has[:, :-1].numpy(), axis=0, return_inverse=True)
-        texts = [",".join(names[pattern]) for pattern in patterns]
-        return (texts[i] for i in which.reshape(-1))
+        texts: dict[bytes, str] = {}  # few patterns, many objects
+        for pattern in has[:, :-1].numpy():
+            if (key := pattern.tobytes()) not in texts:
+                texts[key] = ",".join(names[pattern])
+            yield texts[key]
 
     # ---- vectors
 
