@@ -129,6 +129,13 @@ def test_what_is_no_data_file_is_refused(tmp_path, data, message):
         pass
 
 
+def test_text_is_never_taken_for_the_name_of_a_file(tmp_path):
+    (tmp_path / "a.csv").write_text("flux,wavelength\n1,2\n")
+    (tmp_path / "b.csv").write_text(str(tmp_path / "a.csv"))
+    with open_file(tmp_path / "b.csv") as table:
+        assert table.colnames == [str(tmp_path / "a.csv")]
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"), open_file(tmp_path / "nothing.fits"):
         pass

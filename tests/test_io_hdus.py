@@ -39,6 +39,7 @@ def test_real_files_are_read_as_astropy_reads_them(name):
                 np.testing.assert_array_equal(ours.array(hdu), theirs.array(hdu))
             for column in ours.columns(hdu):
                 mine, its = ours.column(hdu, column), theirs.column(hdu, column)
+                its = np.char.rstrip(its) if its.dtype.kind == "U" else its  # astropy leaves what is all blank
                 np.testing.assert_array_equal(mine, its)
                 assert (mine.dtype.kind, ours.unit(hdu, column)) == (its.dtype.kind, theirs.unit(hdu, column))
 
@@ -91,7 +92,7 @@ def test_cards_of_every_kind():
 ragged = np.array([np.arange(2.0), np.arange(3.0)], dtype=object)
 NOT_PLAIN = {
     "ragged": fits.BinTableHDU.from_columns([fits.Column("a", "PD", array=ragged)]),
-    "scaled": fits.BinTableHDU.from_columns([fits.Column("a", "I", array=values("i2") * 0.5, bscale=0.5)]),
+    "scaled": fits.BinTableHDU.from_columns([fits.Column("a", "E", array=values("f4"), bscale=0.5)]),
     "bits": fits.BinTableHDU.from_columns([fits.Column("a", "8X", array=np.ones((2, 8), bool))]),
     "text": fits.TableHDU.from_columns([fits.Column("a", "F7.3", array=values("f4"))]),
     "compressed": fits.CompImageHDU(values("i4", (20, 20))),

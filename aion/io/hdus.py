@@ -85,7 +85,7 @@ class PlainHdu:
                 values[last] = values[last][:-1] + str(_value(text) if more else "")
                 continue
             if key == "HIERARCH" and "=" in text:
-                key, text = (part.strip() for part in text.split("=", 1))
+                key, text = (part.strip() for part in card[9:].split("=", 1))
             elif card[8:10] != "= ":
                 continue
             if _VALUE.match(text) and key not in values:

@@ -18,7 +18,7 @@ import torch
 
 from aion.model import AION
 from aion.observations import Observation
-from aion.survey.columns import salvage
+from aion.survey.columns import salvage, unit_of
 from aion.survey.source import Rows
 from aion.tokens import TokenSequence
 
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 OK, EMPTY, FAILED = "ok", "nothing measured", "failed: "
 _QUANTILES = (0.05, 0.16, 0.5, 0.84, 0.95)
 _TOKENIZED = 64  # objects that are tokenized at once: the pixels of a spectrum take far more memory than its tokens
-# Of columns that begin so; all other predictions are plain numbers.
-_UNITS = {
-    "ra": "deg",
-    "dec": "deg",
-    "gaia_parallax": "mas",
-    "legacysurvey_ebv": "mag",
-    "legacysurvey_flux": "nmgy",
-    "legacysurvey_shape_r": "arcsec",
-}
 
 
 class Embedder:
@@ -237,7 +228,7 @@ class Embedder:
 
 def _metadata(column: str) -> dict[str, str] | None:
     """Returns the unit of a column."""
-    unit = next((unit for key, unit in _UNITS.items() if column == key or column.startswith(f"{key}_")), None)
+    unit = unit_of(column)
     return {"unit": unit} if unit else None
 
 

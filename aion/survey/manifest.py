@@ -73,7 +73,7 @@ class Manifest:
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "manifest.json"
         if path.exists():
-            self._compare(json.loads(path.read_text(encoding="utf-8")))
+            self._compare(_read_json(path))
         else:
             _write(path, lambda stream: stream.write(json.dumps(self.plan).encode()))
 
@@ -122,32 +122,46 @@ class Manifest:
         metadata = {_KEY: json.dumps({**facts, "plan_sha256": self.sha256})}
         schema = next(self._parts()).schema.with_metadata(metadata)
         tally = _Tally(self._parts())
+        if not tally.some:
+            self._refuse(tally)
         if hats:
             places = (_positions(part) for part in self._parts())
-            write_hats(self.output, schema, places, self._tables(tally), self.folder / "hats")
+            write_hats(self.output, schema, places, map(tally.mark, self._parts()), self.folder / "hats")
         else:
-            _write(self.output, lambda stream: _write_parquet(stream, schema, self._tables(tally)))
+            _write(self.output, lambda stream: _write_parquet(stream, schema, map(tally.mark, self._parts())))
         self.remove()
         return tally.report(schema.field("embedding").type.list_size)
 
-    def _tables(self, tally: "_Tally") -> "Iterator[Table]":
+    def _refuse(self, tally: "_Tally") -> None:
         for part in self._parts():
-            yield tally.mark(part)
-        if not tally.counts[OK]:
-            self.remove()
-            msg = f"nothing could be embedded: {tally.fault or 'nothing was measured of any object'}"
-            raise ValueError(msg)
+            tally.mark(part)
+        self.remove()
+        msg = f"nothing could be embedded: {tally.fault or 'nothing was measured of any object'}"
+        raise ValueError(msg)
 
     def _parts(self) -> "Iterator[Table]":
         import pyarrow
 
-        for number in range(len(self.plan["units"])):
-            with self._path(number).open("rb") as stream, pyarrow.ipc.open_stream(stream) as reader:
-                yield reader.read_all()
+        for path in map(self._path, range(len(self.plan["units"]))):
+            try:
+                with path.open("rb") as stream, pyarrow.ipc.open_stream(stream) as reader:
+                    table = reader.read_all()
+            except (OSError, pyarrow.ArrowException) as error:
+                msg = f"{path} is damaged ({error}): remove it and run again, which makes it anew"
+                raise ValueError(msg) from error
+            yield table
 
     def remove(self) -> None:
         """Removes the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is damaged ({error}): remove the folder {path.parent} and run again"
+        raise ValueError(msg) from error
 
 
 def _write(path: Path, write: object) -> None:
@@ -159,6 +173,9 @@ def _write(path: Path, write: object) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        reason = f"{error.strerror or error}; what is finished is kept, and the same command goes on with it"
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -188,7 +205,7 @@ class _Tally:
     def __init__(self, parts: "Iterator[Table]") -> None:
         every = [_hashes(part)[_status(part) == OK] for part in parts]
         numbers, count = np.unique(np.concatenate(every), return_counts=True)
-        self.twice, self.seen = numbers[count > 1], set()
+        self.some, self.twice, self.seen = bool(len(numbers)), numbers[count > 1], set()
         self.counts, self.fault = dict.fromkeys((OK, EMPTY, FAILED, DUPLICATE), 0), ""
         self.unread, self.coverage = set(), {}
 

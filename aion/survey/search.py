@@ -4,7 +4,7 @@ __all__ = ["Found", "index_embeddings", "read_direction", "read_like", "search"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from aion.observations import Observation, near_miss
 from aion.steering import Direction
 from aion.survey.embedder import Embedder
 from aion.survey.source import Reader, find, units
-
-if TYPE_CHECKING:
-    from pyarrow import Table
 
 
 class Found(NamedTuple):
@@ -183,7 +180,7 @@ def read_direction(path: str | Path, index: Index, column: str | None = None) ->
             six objects of the index with a label, or labels that are all the same.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         msg = f"no such file: {path}"
         raise FileNotFoundError(msg)
     if path.suffix == ".safetensors":
@@ -205,13 +202,10 @@ def read_direction(path: str | Path, index: Index, column: str | None = None) ->
 
 def _labels(path: Path, column: str | None) -> dict[str, float]:
     """Reads the numbers of a table by the ids of its objects."""
-    from pyarrow import types
-
-    table = _read_table(path)
-    numbers = [f.name for f in table.schema if types.is_floating(f.type) or types.is_integer(f.type)]
-    numbers = [name for name in numbers if name != "object_id"]
-    if "object_id" not in table.column_names or not numbers:
-        msg = f"{path}: wanted a column 'object_id' and numbers, given {', '.join(table.column_names)}"
+    columns = _columns(path)
+    numbers = [name for name, value in columns.items() if value.dtype.kind in "fiu" and name != "object_id"]
+    if "object_id" not in columns or not numbers:
+        msg = f"{path}: wanted a column 'object_id' and numbers, given {', '.join(columns)}"
         raise ValueError(msg)
     if column is None and len(numbers) > 1:
         msg = f"{path}: name one of its columns, as in {path}:{numbers[0]}; it has {', '.join(numbers)}"
@@ -220,21 +214,25 @@ def _labels(path: Path, column: str | None) -> dict[str, float]:
     if column not in numbers:
         msg = f"{path}: it has no numbers {column!r}; {near_miss(column, numbers)}"
         raise ValueError(msg)
-    ids = table.column("object_id").to_pylist()
-    values = table.column(column).cast("float64").fill_null(float("nan")).to_pylist()
-    return {str(name): value for name, value in zip(ids, values, strict=True)}
+    return {str(name): float(value) for name, value in zip(columns["object_id"], columns[column], strict=True)}
 
 
-def _read_table(path: Path) -> "Table":
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """Reads a table in CSV or Parquet, or what `aion embed` wrote into a folder; null becomes NaN."""
     import pyarrow
     import pyarrow.csv
     import pyarrow.parquet
 
+    if path.is_dir():
+        found = read_embeddings(path)
+        return {"object_id": np.array(found.ids, dtype=object), **found.columns}
     try:
         with path.open("rb") as stream:
             parquet = stream.read(4) == b"PAR1"
             stream.seek(0)
-            return pyarrow.parquet.read_table(stream) if parquet else pyarrow.csv.read_csv(stream)
+            table = pyarrow.parquet.read_table(stream) if parquet else pyarrow.csv.read_csv(stream)
     except (OSError, pyarrow.ArrowException) as error:
         msg = f"{path}: wanted a direction, or a table in Parquet or CSV ({error})"
         raise ValueError(msg) from error
+    flat = [name for name in table.column_names if name != "embedding"]
+    return {name: table.column(name).to_numpy() for name in flat}
