@@ -52,7 +52,8 @@ def run(folder: Path, kind: str, count: int) -> dict:
     process = subprocess.Popen([*words, "--limit", str(count)])
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"aion embed ended with {os.waitstatus_to_exitcode(status)}; start again to go on")
+        msg = f"aion embed ended with {os.waitstatus_to_exitcode(status)}; start again to go on"
+        raise SystemExit(msg)
     seconds = used.ru_utime + used.ru_stime
     files = [source] if source.is_file() else source.iterdir()
     return {

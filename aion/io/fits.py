@@ -240,7 +240,8 @@ def _parse_text(source: bytes) -> "Table":
         msg = f"wanted FITS, Parquet, ECSV, CSV or a zip of those, given {'other' if source else 'no'} bytes"
         raise ValueError(msg)
     try:
-        return Table.read(io.StringIO(text), format="ascii.ecsv" if text.startswith("# %ECSV") else "ascii.csv")
+        # A text of one line astropy would take for the name of a file.
+        return Table.read(f"{text}\n", format="ascii.ecsv" if text.startswith("# %ECSV") else "ascii.csv")
     except ValueError as error:
         msg = f"it is text, but no ECSV or CSV table ({str(error).strip().splitlines()[0][:200]})"
         raise ValueError(msg) from error

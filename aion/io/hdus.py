@@ -20,9 +20,9 @@ import numpy as np
 
 _BLOCK, _CARD = 2880, 80
 _PIXELS = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-_CELLS = {"L": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+_CELLS = {"L": "u1", "B": "u1", "A": "S1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+_CELLS = {letter: np.dtype(kind) for letter, kind in _CELLS.items()}
 _VALUE = re.compile(r"\s*(?:'((?:[^']|'')*)'|([TF])|([+-]?\d+)|([+-]?[\d.][\d.]*(?:[EDed][+-]?\d+)?))\s*(?:/.*)?$")
-_FORM = re.compile(r"(\d*)([A-Z])\s*$")
 
 
 class _NotPlainError(Exception):
@@ -61,7 +61,11 @@ class PlainHdu:
         self.stop = self.start + -(-(self.size + self.get("PCOUNT", 0)) // _BLOCK) * _BLOCK
         if self.get("PCOUNT", 0) or self.stop > len(data):
             raise _NotPlainError
-        self._dtype = self._scaled(np.dtype(_PIXELS[bits]), "BSCALE", "BZERO") if self.is_image else self._row(axes[1])
+        self.names = []
+        if self.is_image:
+            self._pixel = self._scaled(np.dtype(_PIXELS[bits]), "BSCALE", "BZERO")
+        else:
+            self._read_columns(axes[1])
 
     def get(self, key: str, default: object = None) -> object:
         """Returns the value of a keyword."""
@@ -99,17 +103,9 @@ class PlainHdu:
         """Returns the image as a view, None if there is none."""
         if not self.shape:
             return None
-        kind, unsigned = self._dtype
+        kind, unsigned = self._pixel
         array = np.frombuffer(self._data, kind, math.prod(self.shape), self.start).reshape(self.shape)
         return _unsigned(array) if unsigned else array
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Returns the names of the columns."""
-        names = [] if self.is_image else [self.get(f"TTYPE{i + 1}") for i in range(self._need("TFIELDS"))]
-        if not all(isinstance(name, str) and name for name in names):
-            raise _NotPlainError
-        return names
 
     def unit(self, index: int) -> object:
         """Returns the unit of a column as written."""
@@ -117,41 +113,42 @@ class PlainHdu:
 
     def field(self, index: int) -> np.ndarray:
         """Returns a column; texts without the blanks at their end."""
-        kind, unsigned = self._kinds[index]
-        table = np.frombuffer(self._data, self._dtype, self.shape[0], self.start)
-        array = table[f"{index}"]
-        if kind.subdtype is None and kind.kind == "S":
+        letter, count, offset = self._forms[index]
+        kind, unsigned = self._kind(letter, index + 1)
+        cell = tuple(int(n) for n in re.findall(r"\d+", str(self.get(f"TDIM{index + 1}", count)))[::-1])
+        form = f"S{count}" if letter == "A" else np.dtype((kind, cell if cell != (1,) else ()))
+        row = np.dtype({"names": ["x"], "formats": [form], "offsets": [offset], "itemsize": self._width})
+        array = np.frombuffer(self._data, row, self.shape[0], self.start)["x"]
+        if letter == "A":
             return np.char.rstrip(array.astype("U"))
-        if self._letters[index] == "L":
+        if letter == "L":
             return array == ord("T")
         return _unsigned(array) if unsigned else array
 
-    def _row(self, width: int) -> np.dtype:
-        """Returns the type of a row of the table."""
-        self._kinds, self._letters = [], []
-        for i in range(1, len(self.names) + 1):
-            count, letter = _form(str(self.get(f"TFORM{i}")))
-            if letter == "A" and f"TDIM{i}" not in self._first:
-                kind, unsigned = np.dtype(f"S{count}"), False
-            elif letter in _CELLS:
-                kind, unsigned = self._scaled(np.dtype(_CELLS[letter]), f"TSCAL{i}", f"TZERO{i}")
-                shape = self._cell(count, i)
-                kind = np.dtype((kind, shape)) if shape != (1,) else kind
-            else:
+    def _read_columns(self, width: int) -> None:
+        """Finds names and places of columns; a file has hundreds of them, so that each takes a microsecond."""
+        self.names, self._forms, self._width, offset = [], [], width, 0
+        for i in range(1, self._need("TFIELDS") + 1):
+            self.names.append(_quoted(self._first[f"TTYPE{i}"]))
+            form = _quoted(self._first[f"TFORM{i}"])
+            letter, count = form[-1], int(form[:-1] or 1)
+            if letter not in _CELLS or not count:
                 raise _NotPlainError
-            self._kinds.append((kind, unsigned))
-            self._letters.append(letter)
-        row = np.dtype([(f"{i}", kind) for i, (kind, _) in enumerate(self._kinds)])
-        if row.itemsize != width:
+            self._forms.append((letter, count, offset))
+            offset += count * _CELLS[letter].itemsize
+        if offset != width:
             raise _NotPlainError
-        return row
+        for key in self._first:
+            if key.startswith(("TSCAL", "TZERO")):
+                self._kind(self._forms[int(key[5:]) - 1][0], int(key[5:]))
+            elif key.startswith("TDIM"):
+                letter, count, _ = self._forms[int(key[4:]) - 1]
+                cell = re.findall(r"\d+", str(self.get(key)))
+                if letter == "A" or math.prod(map(int, cell)) != count:
+                    raise _NotPlainError
 
-    def _cell(self, count: int, column: int) -> tuple[int, ...]:
-        shape = re.findall(r"\d+", str(self.get(f"TDIM{column}", count)))[::-1]
-        shape = tuple(map(int, shape))
-        if math.prod(shape) != count or not count:
-            raise _NotPlainError
-        return shape
+    def _kind(self, letter: str, column: int) -> tuple[np.dtype, bool]:
+        return self._scaled(_CELLS[letter], f"TSCAL{column}", f"TZERO{column}")
 
     def _scaled(self, kind: np.dtype, scale: str, zero: str) -> tuple[np.dtype, bool]:
         """Returns the type of numbers and whether they are unsigned; other scalings are not plain."""
@@ -170,7 +167,7 @@ def plain_hdus(data: bytes) -> list[PlainHdu] | None:
         while start < len(data):
             hdus.append(PlainHdu(data, start, "" if hdus else "PRIMARY"))
             start = hdus[-1].stop
-    except (_NotPlainError, TypeError, ValueError, UnicodeDecodeError):
+    except (_NotPlainError, IndexError, KeyError, TypeError, ValueError):
         return None
     return hdus
 
@@ -200,11 +197,12 @@ def _value(text: str) -> object:
     return int(whole) if whole is not None else float(number.upper().replace("D", "E"))
 
 
-def _form(text: str) -> tuple[int, str]:
-    found = _FORM.match(text)
-    if found is None:
+def _quoted(card: str) -> str:
+    """Reads a card that holds a text without quotes in it."""
+    text = card[11:].split("'", 1)[0].rstrip()
+    if card[8:11] != "= '" or "''" in card or not text:
         raise _NotPlainError
-    return int(found[1] or 1), found[2]
+    return text
 
 
 def _unsigned(array: np.ndarray) -> np.ndarray:

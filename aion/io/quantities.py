@@ -74,11 +74,12 @@ def assemble(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, bad: np
         known = np.where(lost, -np.inf, wavelength).max(axis=1, keepdims=True)
         wavelength = np.where(lost, known, wavelength)
     wavelength = wavelength.astype(np.float32)  # before sorting: pixels that end up equal keep their order
-    order = np.argsort(wavelength, axis=1, kind="stable")
-    wavelength = np.take_along_axis(wavelength, order, axis=1)
-    order = np.broadcast_to(order, flux.shape)
-    flux = np.take_along_axis(np.where(measured, flux, 0.0), order, axis=1)
-    ivar = np.take_along_axis(np.where(measured, ivar, 0.0), order, axis=1)
+    flux, ivar = np.where(measured, flux, 0.0), np.where(measured, ivar, 0.0)
+    if (wavelength[:, 1:] < wavelength[:, :-1]).any():
+        order = np.argsort(wavelength, axis=1, kind="stable")
+        wavelength = np.take_along_axis(wavelength, order, axis=1)
+        order = np.broadcast_to(order, flux.shape)
+        flux, ivar = (np.take_along_axis(value, order, axis=1) for value in (flux, ivar))
     return Spectrum(flux=flux, ivar=ivar, wavelength=np.broadcast_to(wavelength, flux.shape))
 
 
