@@ -77,7 +77,7 @@ def write_hats(
     spill.mkdir(parents=True)
     count = np.zeros(12 << (2 * _FINEST), dtype=np.int64)
     for place in positions:
-        number = pixels(place[:, 0], place[:, 1], _FINEST)
+        number = _pixels(place[:, 0], place[:, 1], _FINEST)
         count += np.bincount(number[number >= 0], minlength=len(count))
     if not count.any():
         msg = f"{path}: no row has a position, which a HATS catalogue is sorted by; write Parquet instead"
@@ -88,6 +88,11 @@ def write_hats(
         path.replace(scratch / "earlier")
     made.replace(path)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _pixels(ra: np.ndarray, dec: np.ndarray, order: int = DEEPEST) -> np.ndarray:
+    """Returns the pixel of each row; a declination beyond the poles, of one bad row, is no position."""
+    return pixels(ra, np.where(np.abs(dec) > 90, np.nan, dec), order)
 
 
 def _orders(count: np.ndarray, rows: int) -> np.ndarray:
@@ -118,7 +123,7 @@ def _spill(table: "Table", orders: np.ndarray, spill: Path) -> None:
     import pyarrow
 
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
-    deep = pixels(ra, dec)
+    deep = _pixels(ra, dec)
     fine = deep >> (2 * (DEEPEST - _FINEST))
     order = np.where(deep < 0, -1, orders[fine])
     pixel = np.where(deep < 0, 0, fine >> (2 * (_FINEST - np.maximum(order, 0))))

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 OK, EMPTY, FAILED = "ok", "nothing measured", "failed: "
 _QUANTILES = (0.05, 0.16, 0.5, 0.84, 0.95)
-_TOKENIZED = 64  # objects that are tokenized at once: the pixels of a spectrum take far more memory than its tokens
+# Objects that are tokenized at once, and more if they have few values: pixels take far more memory than their tokens.
+_TOKENIZED, _VALUES = 64, 2**19
 
 
 class Embedder:
@@ -127,8 +128,10 @@ class Embedder:
         faults = dict(rows.faults)
         sound = np.array([i for i in range(len(rows.ids)) if i not in faults], dtype=np.int64)
         parts, kept = [], []
-        for start in range(0, len(sound) if rows.observations else 0, _TOKENIZED):
-            done, why = salvage(functools.partial(self._encode, rows), sound[start : start + _TOKENIZED])
+        values = sum(v.numel() for o in rows.observations.values() for v in vars(o).values() if torch.is_tensor(v))
+        step = max(_TOKENIZED, _VALUES * len(rows.ids) // max(values, 1))
+        for start in range(0, len(sound) if rows.observations else 0, step):
+            done, why = salvage(functools.partial(self._encode, rows), sound[start : start + step])
             faults |= why
             for _, (sequence, seen) in done:
                 if sequence is not None:
