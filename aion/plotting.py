@@ -5,7 +5,7 @@ its global state are never touched, so that figures work without a display and i
 `figure.savefig("spectrum.png", dpi=150)`. The colours (Okabe and Ito's) can be told apart by colour-blind readers.
 """
 
-__all__ = ["plot_image", "plot_posterior", "plot_spectrum"]
+__all__ = ["colours", "plot_image", "plot_posterior", "plot_spectrum"]
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -180,14 +180,12 @@ def plot_image(
     """
     image = _one(image, Image, row)
     chosen = _channels(image, bands)
-    channel = [image.bands.index(band) for band in chosen]
-    flux, ivar = _array(image.flux)[channel], _array(image.ivar)[channel]
-    height, width = (size * image.pixel_scale[0].item() / 2 for size in flux.shape[1:])
+    height, width = (size * image.pixel_scale[0].item() / 2 for size in image.flux.shape[2:])
 
     figure = _figure(figure, (4.2, 4.2))
     axes = figure.subplots()
     axes.imshow(
-        _stretch(flux, ivar, np.array([BANDS[band] for band in chosen])),
+        _colours(image, chosen),
         origin="lower",
         extent=(-width, width, -height, height),
         interpolation="nearest",
@@ -313,6 +311,18 @@ def _running_mean(flux: np.ndarray, sigma: np.ndarray, width: int) -> tuple[np.n
     total = np.convolve(weight, box, mode="same")
     total = np.where(np.isfinite(flux), total, np.nan)
     return np.convolve(weight * np.nan_to_num(flux), box, mode="same") / total, total**-0.5
+
+
+def colours(image: Image, *, row: int = 0, bands: Sequence[str] | None = None) -> np.ndarray:
+    """Returns the colours `(H, W, 3)` in [0, 1] that `plot_image` draws; the arguments and errors are its own."""
+    image = _one(image, Image, row)
+    return _colours(image, _channels(image, bands))
+
+
+def _colours(image: Image, chosen: Sequence[str]) -> np.ndarray:
+    channel = [image.bands.index(band) for band in chosen]
+    flux, ivar = _array(image.flux)[channel], _array(image.ivar)[channel]
+    return _stretch(flux, ivar, np.array([BANDS[band] for band in chosen]))
 
 
 def _channels(image: Image, bands: Sequence[str] | None) -> list[str]:

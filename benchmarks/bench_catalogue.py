@@ -9,6 +9,7 @@ the clock.
 """
 
 import argparse
+import gzip
 import os
 import random
 import resource
@@ -65,13 +66,40 @@ def overhead(folder: Path, count: int = 4096) -> None:
     print(f"  {driver / memory - 1:+.0%}; {count / driver:.0f} objects/s (the driver batches by tokens, embed by 64)")
 
 
+def spec_file(path: Path, pixels: int = 3800) -> Path:
+    """Writes random numbers in the layout of an SDSS `spec-PLATE-MJD-FIBER.fits`: four HDUs, 160 columns, 450 cards."""
+    from astropy.io import fits
+
+    random = np.random.default_rng(0)
+    ones, zeros = np.ones(pixels), np.zeros(pixels, dtype=np.int32)
+    coadd = {"flux": random.normal(size=pixels), "loglam": 3.58 + 1e-4 * np.arange(pixels), "ivar": ones}
+    coadd |= {"and_mask": zeros, "or_mask": zeros, "wdisp": ones, "sky": ones, "model": ones}
+    columns = [fits.Column(n, "J" if v is zeros else "E", array=v) for n, v in coadd.items()]
+    single = [fits.Column(f"c{i}", "E", array=[1.0]) for i in range(120)]
+    single += [fits.Column("Z", "E", array=[0.1]), fits.Column("CLASS", "6A", array=["GALAXY"])]
+    lines = [fits.Column(f"l{i}", "E", array=np.ones(30)) for i in range(20)]
+    header = fits.Header({f"KEY{i:04d}": i * 1.5 for i in range(120)})
+    header.update({"PLATEID": 266, "MJD": 51630, "FIBERID": 7, "RA": 1.5, "DEC": 2.5})
+    tables = {"COADD": columns, "SPECOBJ": single, "SPZLINE": lines}
+    hdus = [fits.BinTableHDU.from_columns(each, name=name) for name, each in tables.items()]
+    fits.HDUList([fits.PrimaryHDU(header=header), *hdus]).writeto(path)
+    return path
+
+
 def reading(folder: Path, count: int = 20) -> None:
+    """Reads in turns: objects, which are arrays in canonical units, and the bare first table by astropy."""
     from astropy.table import Table
 
-    path = io.samples()["desi-galaxy-tractor"]
-    ours = min(timed(lambda: io.read_objects(path))[0] for _ in range(count))
-    theirs = min(timed(lambda: Table.read(path))[0] for _ in range(count))
-    print(f"reading a FITS table: {1e3 * ours:.1f} ms; astropy Table.read {1e3 * theirs:.1f} ms ({theirs / ours:.2f}x)")
+    coadd = folder / "coadd.fits"
+    coadd.write_bytes(gzip.decompress(io.samples()["desi-galaxy"].read_bytes()))
+    paths = [spec_file(folder / "spec-0266-51630-0007.fits"), coadd, io.samples()["desi-galaxy-tractor"]]
+    for path in paths:
+        pairs = [
+            (timed(lambda p=path: io.read_objects(p))[0], timed(lambda p=path: Table.read(p, hdu=1))[0])
+            for _ in range(count)
+        ]
+        ours, theirs = (1e3 * min(values) for values in zip(*pairs, strict=True))
+        print(f"reading {path.name}: {ours:.2f} ms; astropy Table.read {theirs:.2f} ms ({theirs / ours:.1f}x)")
 
 
 def memory(folder: Path, count: int = 100_000) -> None:

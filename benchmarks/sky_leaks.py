@@ -13,6 +13,7 @@ which chance is 1/3. The first three portions must be at chance; the last two ca
 """
 
 import argparse
+import warnings
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ def features(seen: Spectrum | Image) -> np.ndarray:
     measured, ivar = seen.measured.flatten(1).numpy(), seen.ivar.flatten(1).numpy()
     depth = np.where(measured, np.log(np.maximum(ivar, 1e-20)), np.nan)
     columns = [pieces(measured.astype("f4")), measured.sum(1, keepdims=True)]
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # pieces of which nothing was measured
         parts = np.array_split(depth, PIECES, axis=1)
         columns += [np.stack([np.nan_to_num(f(p, axis=1)) for p in parts], 1) for f in (np.nanmedian, np.nanstd)]
     if isinstance(seen, Spectrum):

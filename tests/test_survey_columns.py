@@ -88,6 +88,20 @@ def test_units_are_honoured_or_refused():
     assert "flux density" in faults[0]
 
 
+def numbers(unit):
+    fields = [pyarrow.field("legacysurvey_flux_r", pyarrow.float64(), metadata={"unit": unit} if unit else None)]
+    return pyarrow.table([pyarrow.array([2.0, None])], schema=pyarrow.schema(fields))
+
+
+def test_units_of_numbers_are_honoured_or_refused():
+    for unit, factor in (("", 1), ("nmgy", 1), ("mgy", 1e9), ("uJy", 1 / 3.6307805), ("Jy", 1e6 / 3.6307805)):
+        value = read(numbers(unit))[0]["legacysurvey_flux_r"].value
+        np.testing.assert_allclose(value, [2 * factor, np.nan], rtol=1e-6)
+    observations, faults = read(numbers("mag"))
+    assert not observations
+    assert faults == {0: "legacysurvey_flux_r: wanted the unit 'nmgy' or one like it, given 'mag'"}
+
+
 def test_bad_rows_are_found_and_spoil_no_other():
     bad = ([1.0, 2.0], [1.0, -1.0], [4000.0, 4001.0])
     observations, faults = read(pyarrow.table({"desi_spectrum": spectra(ONE, bad, TWO)}))

@@ -238,10 +238,23 @@ def test_a_full_disk_loses_nothing_that_is_finished(sky, job, tmp_path, monkeypa
         return fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device; what is finished is kept.*parts/0000001\.arrow"):
         embed_survey([sky], out, job, rows=2)
-    assert [p.name for p in sorted(out.with_name("x.parquet.parts").iterdir())] == ["0000000.parquet", "manifest.json"]
+    assert [p.name for p in sorted(out.with_name("x.parquet.parts").iterdir())] == ["0000000.arrow", "manifest.json"]
     assert embed_survey([sky], out, job, rows=2).embedded == 6
+
+
+def test_a_catalogue_for_the_sky_has_the_same_rows(sky, job, tmp_path):
+    report = embed_survey([sky], tmp_path / "sky_embeddings", job, hats=True, rows=2)
+    embed_survey([sky], tmp_path / "x.parquet", job, rows=2)
+    hats, plain = read_embeddings(tmp_path / "sky_embeddings"), read_embeddings(tmp_path / "x.parquet")
+    order = [hats.ids.index(name) for name in plain.ids]
+    assert report.objects == len(hats.ids) == 6
+    assert torch.equal(hats.embedding[order], plain.embedding)
+    assert hats.metadata == plain.metadata
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "sky", "sky_embeddings", "x.parquet"]
+    with pytest.raises(FileExistsError, match="no HATS catalogue"):
+        embed_survey([sky], sky, job, hats=True)
 
 
 # ---- engines

@@ -37,7 +37,7 @@ def page(tmp_path, generator):
     }
     vectors = torch.randn(4, 5, generator=generator)
     path = write_embeddings(tmp_path / "x<y.parquet", ["a", "b", "c", "</script>"], vectors, columns)
-    assert explore(path, tmp_path / "map.html") == 4
+    assert explore(path, tmp_path / "map.html") == (4, 0)
     return tmp_path / "map.html", vectors
 
 
@@ -54,6 +54,17 @@ def test_the_page_holds_everything(page):
     assert kinds["kinds"][0] == "galaxy", "the most frequent first"
     assert text.count("</script>") == 2
     assert not re.search(r"(src|href)=|https?://|import ", text), "nothing is fetched"
+
+
+@pytest.mark.parametrize(("most", "shown"), [(100, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 4]), (4, [0, 2, 4])])
+def test_pictures_are_on_the_page_but_not_too_many(sky, tmp_path, generator, most, shown):
+    path = write_embeddings(tmp_path / "x.parquet", list("abcdef"), torch.randn(6, 5, generator=generator))
+    assert explore(path, tmp_path / "map.html", images=[sky], thumbnails=most) == (6, len(shown))
+    text = (tmp_path / "map.html").read_text()
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    assert sorted(map(int, data["pictures"])) == shown
+    assert {base64.b64decode(p)[:4] for p in data["pictures"].values()} <= {b"\xff\xd8\xff\xe0", b"\x89PNG"}
+    assert len(text) < 20_000 + 3_000 * len(shown)
 
 
 def test_what_is_refused(tmp_path, generator, monkeypatch):

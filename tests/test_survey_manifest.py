@@ -51,6 +51,21 @@ def test_duplicates_are_marked_across_parts_but_not_among_failures(manifest, tmp
     assert report.first_fault == "file: why"
 
 
+def test_what_is_damaged_on_the_disk_is_named(manifest, tmp_path):
+    for number in range(3):
+        manifest.write(number, part([f"{number}"]), NOTES)
+    path = tmp_path / "x.parquet.parts" / "0000001.arrow"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(ValueError, match=r"0000001\.arrow is damaged .* run again"):
+        manifest.merge({})
+    path.write_bytes(whole)
+    listed = tmp_path / "x.parquet.parts" / "manifest.json"
+    listed.write_text(listed.read_text()[:9])
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged .* remove the folder"):
+        Manifest(tmp_path / "x.parquet", manifest.plan)
+
+
 def test_row_groups_are_large(manifest, tmp_path):
     for number in range(3):
         manifest.write(number, part([f"{number}-{i}" for i in range(5_000)]), NOTES)

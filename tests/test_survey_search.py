@@ -1,12 +1,17 @@
-"""Searching embeddings: by id, by observation, and what must not be compared."""
+"""Searching embeddings: by id, by observation of any modality, along a direction, and what must not be compared."""
 
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import torch
 
 from aion import AION
+from aion.index import Index
 from aion.io import read_embeddings
+from aion.steering import Direction
 from aion.survey import Job, embed_survey
-from aion.survey.search import index_embeddings, montage, panels, search
+from aion.survey.search import index_embeddings, read_direction, read_like, search
 
 
 @pytest.fixture
@@ -62,10 +67,73 @@ def test_files_of_one_kind_are_joined_without_repeats(embeddings):
     assert index_embeddings([embeddings, embeddings]).ids == list("abcdef")
 
 
-def test_montage_draws_what_there_is(sky, observations):
-    found = panels([sky], {"f": "sixth", "a": "first", "none": "no"})
-    assert [title for title, *_ in found] == ["sixth", "first"]
-    figure = montage(found)
-    assert [f.get_suptitle() for f in figure.subfigs] == ["sixth", "first"]
-    with pytest.raises(ValueError, match="none of the objects has"):
-        montage([])
+# ---- queries from files and along directions
+
+
+def test_a_file_of_another_modality_is_a_query(embeddings, shard, sky, bundle, observations):
+    model, index = AION.from_pretrained(bundle, device="cpu"), index_embeddings([embeddings])
+    spectrum = {"desi_spectrum": observations["desi_spectrum"][[3]]}
+    like = read_like([shard("query.parquet", spectrum, ["q"])], model)
+    assert set(like) == {"desi_spectrum"}
+    assert len(search(index, like, 6, model=model).ids) == 6
+    whole = read_like([sky], model)
+    assert set(whole) == set(observations)
+    assert len(whole["redshift"]) == 6
+    other = shard("other.parquet", {"redshift": observations["redshift"][[0]]}, ["r"])
+    with pytest.raises(ValueError, match="no modality in common: desi_spectrum, redshift"):
+        read_like([sky.parent / "query.parquet", other], model)
+    damaged = sky.parent / "bad.parquet"
+    damaged.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"bad\.parquet: cannot be read"):
+        read_like([damaged], model)
+
+
+@pytest.fixture
+def labelled(generator):
+    """Makes an index whose first feature grows with a label."""
+    vectors = torch.randn(60, 5, generator=generator)
+    vectors[:, 0] = torch.arange(60) / 10
+    return Index(vectors, metric="euclidean", ids=[f"o{i}" for i in range(60)])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_labels_make_a_direction_from_low_to_high(labelled, tmp_path, ending):
+    ids, colour = [f"o{i}" for i in range(59)] + ["else"], [i / 10 for i in range(59)] + [1e9]
+    colour[3] = None
+    table, path = pyarrow.table({"object_id": ids, "g_r": colour, "kind": ["x"] * 60}), tmp_path / f"c.{ending}"
+    (pyarrow.csv.write_csv if ending == "csv" else pyarrow.parquet.write_table)(table, path)
+    direction = read_direction(path, labelled)
+    rows = [i for i in range(59) if i != 3]
+    vectors = labelled.embedding.double()
+    torch.testing.assert_close(direction, vectors[rows[-19:]].mean(0) - vectors[rows[:19]].mean(0))
+    near, redder = (search(labelled, ["o20"], 5, direction=direction, strength=s).ids for s in (0.0, 0.8))
+    assert sum(int(name[1:]) for name in redder) > sum(int(name[1:]) for name in near)
+
+
+def test_a_saved_direction_is_read(labelled, tmp_path):
+    for width in (5, 4):
+        vector = torch.arange(1.0, width + 1)
+        Direction(vector, layer="x", layout="BC", model="m").save(tmp_path / f"{width}.safetensors")
+    torch.testing.assert_close(read_direction(tmp_path / "5.safetensors", labelled), torch.arange(1.0, 6).double())
+    with pytest.raises(ValueError, match="wanted a direction of 5 features, given 4"):
+        read_direction(tmp_path / "4.safetensors", labelled)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "said"),
+    [
+        ("object_id,a,b\no1,1,2\n", None, "name one of its columns, as in .*t.csv:a; it has a, b"),
+        ("object_id,g_r\no1,1\n", "gr", "it has no numbers 'gr'; did you mean 'g_r'"),
+        ("name,g_r\no1,1\n", None, "wanted a column 'object_id' and numbers"),
+        ("object_id,g_r\no1,1\no2,2\n", None, "at least 6 objects of the index, given 2"),
+        ("object_id,g_r\n" + "".join(f"o{i},1\n" for i in range(9)), None, "wanted different numbers"),
+        ("", None, "wanted a direction, or a table"),
+    ],
+)
+def test_what_makes_no_direction(labelled, tmp_path, text, column, said):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_direction(path, labelled, column)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_direction(tmp_path / "none.csv", labelled)

@@ -100,6 +100,12 @@ def test_reads_files_as_aion_io_does(root):
     assert set(rows.unread) == set(read) - {"legacysurvey_flux_r"}
 
 
+def test_a_table_of_other_things_says_what_is_wanted(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"object_id": ["a"], "colour": [1.0]}), tmp_path / "x.parquet")
+    (rows,) = Reader(KINDS, {}).read((Slice(str(tmp_path / "x.parquet")),))
+    assert "none of its columns is what the model reads: given object_id, colour; wanted some of desi" in rows.faults[0]
+
+
 def test_a_file_that_cannot_be_read_is_one_row(tmp_path, table):
     bad = tmp_path / "bad.fits"
     bad.write_bytes(b"SIMPLE  = nothing")

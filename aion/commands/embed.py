@@ -44,6 +44,9 @@ def register(verbs) -> None:
         help="files that aion.io.read reads, globs, folders of Parquet or HATS, owner/name of a data set on the Hub",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="Parquet file to write")
+    parser.add_argument(
+        "--hats", action="store_true", help="write a HATS catalogue, a folder of files by place on the sky, as OUT"
+    )
     _add_columns(parser)
     parser.add_argument(
         "--predict", action="extend", default=[], type=names, metavar="NAME[,NAME]", help="scalars to predict as well"
@@ -112,7 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
     share_cores()
     from aion.survey import embed_survey, preview
 
-    check_writable(arguments.output)
+    if not (arguments.hats and arguments.output.is_dir()):
+        check_writable(arguments.output)
     job = _job(arguments)
     if arguments.dry_run:
         _print_preview(preview(arguments.source, job, arguments.limit))
@@ -125,6 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         workers=arguments.workers,
         part=arguments.part,
+        hats=arguments.hats,
     )
     if report is None:
         print(f"{arguments.output}.parts  this share is finished")

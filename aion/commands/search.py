@@ -23,8 +23,8 @@ def register(verbs) -> None:
         "search",
         _run,
         "find the objects of an index that are most like others",
-        "Prints ids, positions and distances, nearest first. Files given with --like are embedded by the model; of\n"
-        "several objects the mean is looked for.",
+        "Prints ids, positions and distances, nearest first. Files given with --like, of any modality, are embedded\n"
+        "by the model; of several objects the mean is looked for. --direction moves it: more like this, but redder.",
         "aion search embeddings.parquet --like coadd-galaxy.fits -k 20",
     )
     parser.add_argument(
@@ -32,6 +32,17 @@ def register(verbs) -> None:
     )
     parser.add_argument("--like", action="append", default=[], type=Path, metavar="FILE", help="file of the object")
     parser.add_argument("--id", action="append", default=[], dest="ids", metavar="ID", help="object of the index")
+    parser.add_argument(
+        "--as", dest="known_as", metavar="NAME", help="modality as which spectra of no known survey are embedded"
+    )
+    parser.add_argument(
+        "--direction",
+        metavar="FILE[:COLUMN]",
+        help="move the query along a saved direction, or from low to high numbers of a table with object_id",
+    )
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="S", help="how far, in lengths of the direction (default: 1)"
+    )
     parser.add_argument("-k", type=positive, default=20, metavar="K", help="how many (default: 20)")
     parser.add_argument(
         "--metric", choices=["cosine", "euclidean"], default="cosine", help="distance (default: cosine)"
@@ -50,9 +61,8 @@ def register(verbs) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     share_cores()
     from aion.index import Index
-    from aion.io import read
     from aion.model import AION
-    from aion.survey.search import index_embeddings, montage, panels, search
+    from aion.survey.search import index_embeddings, read_direction, read_like, search
 
     if bool(arguments.like) == bool(arguments.ids) or (arguments.montage and not arguments.images):
         msg = "wanted either --like or --id, and --images with --montage"
@@ -61,19 +71,41 @@ def _run(arguments: argparse.Namespace) -> None:
     index = Index.load(arguments.index[0]) if saved else index_embeddings(arguments.index, arguments.metric)
     if arguments.save:
         index.save(arguments.save)
-    like, model = arguments.ids, None
+    like, model, direction = arguments.ids, None, None
     if arguments.like:
-        dtype = _dtype(index)
-        model = AION.from_pretrained(arguments.model, device=arguments.device, dtype=dtype)
-        like = {}
-        for name, value in (pair for file in arguments.like for pair in read(file).items()):
-            like[name] = type(value).stack([like[name], value]) if name in like else value
-    found = search(index, like, arguments.k, model=model, approximate=arguments.approximate)
+        model = AION.from_pretrained(arguments.model, device=arguments.device, dtype=_dtype(index))
+        like = read_like(arguments.like, model, arguments.known_as)
+    if arguments.direction:
+        path, column = _split(arguments.direction)
+        direction = read_direction(path, index, column)
+    found = search(
+        index,
+        like,
+        arguments.k,
+        model=model,
+        direction=direction,
+        strength=arguments.strength,
+        approximate=arguments.approximate,
+    )
     _print_found(found)
     if arguments.montage:
-        titles = {name: f"{name}  {distance:.3g}" for name, distance in zip(found.ids, found.distance, strict=True)}
-        montage(panels(arguments.images, titles)).savefig(arguments.montage, dpi=100)
-        print(arguments.montage)
+        _draw(arguments, found)
+
+
+def _draw(arguments: argparse.Namespace, found: "Found") -> None:
+    from aion.survey.pictures import montage, pictures
+
+    drawn = dict(pictures(arguments.images, found.ids))
+    titles = {name: f"{name}  {distance:.3g}" for name, distance in zip(found.ids, found.distance, strict=True)}
+    figure = montage((title, drawn[name]) for name, title in titles.items() if name in drawn)
+    figure.savefig(arguments.montage, format="png", dpi=100)
+    print(arguments.montage)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Splits FILE:COLUMN; a colon that belongs to the name of a file stays."""
+    path, colon, column = text.rpartition(":")
+    return (path, column) if colon and not Path(text).exists() else (text, None)
 
 
 def _dtype(index: "Index") -> "torch.dtype":

@@ -42,8 +42,11 @@ class Approximate:
             msg = f"Approximate: wanted 1 to {len(index)} cells and at least 1 probe, given {cells} and {probes}"
             raise ValueError(msg)
         self.index, width = index, index.embedding.shape[1]
-        self._faiss = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, cells)
+        # In float16: half the memory, and the rows that are looked at are the few that are near anyhow.
+        half, square = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2
+        self._faiss = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(width), width, cells, half, square, False)
         self._faiss.nprobe = min(probes, cells)
+        self._faiss.cp.niter = 10
         step = max(len(index) // (64 * cells), 1)  # faiss learns centres from about this many rows for each
         self._faiss.train(self._array(index.embedding[::step]))
         for part in index.embedding.split(index.chunk):

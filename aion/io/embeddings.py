@@ -114,22 +114,23 @@ def _array(value: object) -> np.ndarray:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Reads a file that `write_embeddings` or `aion embed` wrote; rows without an embedding are left out.
+    """Reads what `write_embeddings` or `aion embed` wrote; rows without an embedding are left out.
+
+    Arguments:
+        path: a Parquet file, or the folder of a HATS catalogue.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a file that is not Parquet or has no columns `object_id` and `embedding`.
     """
     import pyarrow
-    import pyarrow.parquet
 
     path = Path(path)
     if not path.exists():
         msg = f"no such file: {path}"
         raise FileNotFoundError(msg)
     try:
-        with path.open("rb") as stream:
-            table = pyarrow.parquet.read_table(stream)
+        table = pyarrow.concat_tables([_read(file) for file in _files(path)])
     except (OSError, pyarrow.ArrowException) as error:
         msg = f"{path}: wanted a Parquet file ({error})"
         raise ValueError(msg) from error
@@ -148,3 +149,21 @@ def read_embeddings(path: str | Path) -> Embeddings:
         columns={n: table.column(n).to_numpy() for n in table.column_names if n not in _RESERVED},
         metadata=json.loads((table.schema.metadata or {}).get(_KEY, b"{}")),
     )
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if found := sorted(path.glob("dataset/**/Npix=*.parquet")):
+        return [*found, *path.glob("unplaced.parquet")]
+    msg = f"{path}: it is a folder and no HATS catalogue; wanted that or a Parquet file"
+    raise ValueError(msg)
+
+
+def _read(path: Path) -> "Table":
+    """Reads one file; from a stream, because of a path pyarrow takes `Npix=4` for a column."""
+    import pyarrow.parquet
+
+    with path.open("rb") as stream:
+        table = pyarrow.parquet.read_table(stream)
+    return table.drop_columns([name for name in table.column_names if name.startswith("_healpix")])

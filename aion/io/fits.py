@@ -1,8 +1,9 @@
 """Opens files and hands out their contents: FITS one HDU at a time, tables and archives, told apart by their bytes.
 
-Astropy reads; this module adds what readers need to stay short. Arrays come in native byte order and own their
-memory, so no handle or memory map stays behind. A missing HDU or column, a truncated or a damaged file is one
-`ValueError` that says what is wrong; harmless warnings about headers are not passed on.
+Plain FITS files are read from their bytes (`aion.io.hdus`), others by astropy; this module adds what readers need to
+stay short. Arrays come in native byte order and own their memory, so no handle or memory map stays behind. A missing
+HDU or column, a truncated or a damaged file is one `ValueError` that says what is wrong; harmless warnings about
+headers are not passed on.
 """
 
 __all__ = ["FitsFile", "number", "open_file", "row_names", "stem"]
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aion.io.hdus import PlainHdu, plain_hdus
 from aion.observations import near_miss
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 # Endings of what is looked at in an archive: all else there, such as a list of contents, is none of ours.
 _TABLES = (".csv", ".ecsv", ".fits", ".parquet", ".csv.gz", ".ecsv.gz", ".fits.gz")
+_LARGEST = 2**26  # bytes of a FITS file that is read at once; astropy maps larger ones
 
 
 class FitsFile:
@@ -44,15 +47,15 @@ class FitsFile:
         ValueError: for headers that describe no data.
     """
 
-    def __init__(self, hdus: "HDUList") -> None:
+    def __init__(self, hdus: "HDUList | Sequence[PlainHdu]") -> None:
         self._hdus, self._columns = {}, {}
         for index, hdu in enumerate(hdus):
             name = str(hdu.name or index).strip().upper()
             name = name if name not in self._hdus else f"{name}:{index}"
             self._hdus[name] = hdu
             with _damage(f"the header of HDU {name!r}"):
-                columns = None if hdu.is_image else getattr(hdu, "columns", None)
-                self._columns[name] = () if columns is None else tuple(str(n).lower() for n in columns.names)
+                columns = None if hdu.is_image else getattr(hdu, "columns", hdu)
+                self._columns[name] = tuple(str(n).lower() for n in getattr(columns, "names", ()))
                 tuple(hdu.shape if hdu.is_image else ())
 
     @property
@@ -62,8 +65,10 @@ class FitsFile:
 
     def header(self, name: str) -> dict[str, object]:
         """Returns the keywords of an HDU with their values, without comments and without cards that nobody can read."""
-        values = {}
-        for card in self._hdu(name).header.cards:
+        values, hdu = {}, self._hdu(name)
+        if isinstance(hdu, PlainHdu):
+            return dict(hdu.header)
+        for card in hdu.header.cards:
             if card.keyword not in {"", "COMMENT", "HISTORY"}:
                 with contextlib.suppress(ValueError), _damage("a card"):
                     values[card.keyword] = card.value
@@ -72,6 +77,8 @@ class FitsFile:
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of an image, or `(rows,)` of a table, from the header alone; `()` if it has no data."""
         hdu = self._hdu(name)
+        if isinstance(hdu, PlainHdu):
+            return hdu.shape
         return (int(hdu.header["NAXIS2"]),) if self.is_table(name) else tuple(hdu.shape if hdu.is_image else ())
 
     def is_table(self, name: str) -> bool:
@@ -100,14 +107,18 @@ class FitsFile:
             msg = f"HDU {name!r} has no column {column!r}; {near_miss(column, self.columns(name))}"
             raise ValueError(msg)
         with _damage(f"column {column!r} of HDU {name!r}"):
-            return _native(self._hdu(name).data.field(self.columns(name).index(column.lower())))
+            hdu = self._hdu(name)
+            table = hdu if isinstance(hdu, PlainHdu) else hdu.data
+            return _native(table.field(self.columns(name).index(column.lower())))
 
     def unit(self, name: str, column: str | None = None) -> str | None:
         """Returns the unit of an image (BUNIT) or of a column (TUNIT) as written, None if there is none."""
+        hdu = self._hdu(name)
         if column is None:
             text = self.header(name).get("BUNIT")
         else:
-            text = self._hdu(name).columns[self.columns(name).index(column.lower())].unit
+            index = self.columns(name).index(column.lower())
+            text = hdu.unit(index) if isinstance(hdu, PlainHdu) else hdu.columns[index].unit
         return str(text).strip() or None if text is not None else None
 
     def first_table(self) -> str | None:
@@ -197,6 +208,10 @@ def _parse(source: Path | bytes, stack: ExitStack) -> "File":
 
 
 def _parse_fits(source: Path | bytes, stack: ExitStack) -> FitsFile:
+    if isinstance(source, Path) and source.stat().st_size <= _LARGEST:
+        source = source.read_bytes()
+    if isinstance(source, bytes) and (hdus := plain_hdus(source)):
+        return FitsFile(hdus)
     from astropy.io import fits
 
     # A stream of ours, because astropy leaves its own open when it raises on a damaged file.
@@ -225,7 +240,8 @@ def _parse_text(source: bytes) -> "Table":
         msg = f"wanted FITS, Parquet, ECSV, CSV or a zip of those, given {'other' if source else 'no'} bytes"
         raise ValueError(msg)
     try:
-        return Table.read(text, format="ascii.ecsv" if text.startswith("# %ECSV") else "ascii.csv")
+        # A text of one line astropy would take for the name of a file.
+        return Table.read(f"{text}\n", format="ascii.ecsv" if text.startswith("# %ECSV") else "ascii.csv")
     except ValueError as error:
         msg = f"it is text, but no ECSV or CSV table ({str(error).strip().splitlines()[0][:200]})"
         raise ValueError(msg) from error

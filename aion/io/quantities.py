@@ -7,6 +7,7 @@ its inverse square. Spectral axes of any kind (nm, micron, Hz, eV) become vacuum
 
 __all__ = ["assemble", "canonical", "estimate_ivar", "from_quantity", "to_quantity"]
 
+import functools
 import warnings
 
 from typing import TYPE_CHECKING
@@ -73,11 +74,12 @@ def assemble(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, bad: np
         known = np.where(lost, -np.inf, wavelength).max(axis=1, keepdims=True)
         wavelength = np.where(lost, known, wavelength)
     wavelength = wavelength.astype(np.float32)  # before sorting: pixels that end up equal keep their order
-    order = np.argsort(wavelength, axis=1, kind="stable")
-    wavelength = np.take_along_axis(wavelength, order, axis=1)
-    order = np.broadcast_to(order, flux.shape)
-    flux = np.take_along_axis(np.where(measured, flux, 0.0), order, axis=1)
-    ivar = np.take_along_axis(np.where(measured, ivar, 0.0), order, axis=1)
+    flux, ivar = np.where(measured, flux, 0.0), np.where(measured, ivar, 0.0)
+    if (wavelength[:, 1:] < wavelength[:, :-1]).any():
+        order = np.argsort(wavelength, axis=1, kind="stable")
+        wavelength = np.take_along_axis(wavelength, order, axis=1)
+        order = np.broadcast_to(order, flux.shape)
+        flux, ivar = (np.take_along_axis(value, order, axis=1) for value in (flux, ivar))
     return Spectrum(flux=flux, ivar=ivar, wavelength=np.broadcast_to(wavelength, flux.shape))
 
 
@@ -168,8 +170,11 @@ def canonical(
         medium: "air" or "vacuum"; None for vacuum.
         wavelength_unit: unit of the wavelengths.
     """
-    unit = parse_unit(unit or FLUX_UNIT)
     estimated = isinstance(noise, str)
+    factor, step = _constant(unit or FLUX_UNIT, FLUX_UNIT), _constant(wavelength_unit, "Angstrom")
+    if factor is not None and step is not None and not estimated:
+        return _rescaled(flux, wavelength, noise, (factor, step), kind, bad, medium or "vacuum")
+    unit = parse_unit(unit or FLUX_UNIT)
     return from_quantity(
         np.asarray(flux, dtype=np.float64) << unit,
         np.asarray(wavelength, dtype=np.float64) << parse_unit(wavelength_unit),
@@ -178,6 +183,37 @@ def canonical(
         mask=bad,
         medium=medium or "vacuum",
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(unit: "str | UnitBase", target: str) -> float | None:
+    """Returns the number that turns one unit into another, None if no single number does."""
+    from astropy import units
+
+    try:
+        return float(parse_unit(unit).to(parse_unit(target)))
+    except units.UnitConversionError:
+        return None
+
+
+def _rescaled(
+    flux: np.ndarray,
+    wavelength: np.ndarray,
+    noise: np.ndarray,
+    factors: tuple[float, float],
+    kind: str,
+    bad: np.ndarray | None,
+    medium: str,
+) -> Spectrum:
+    """Does what `from_quantity` does where units differ by numbers alone, in a tenth of the time."""
+    flux, wavelength, noise = (np.asarray(value, dtype=np.float64) for value in (flux, wavelength, noise))
+    _check_shapes(flux, wavelength, noise, bad)
+    angstrom = wavelength * factors[1]
+    if check_medium(medium) == "air":
+        angstrom = air_to_vacuum(angstrom)
+    ivar = np.broadcast_to(_inverse_variance(noise, _POWERS[kind], factors[0]), flux.shape)
+    mask = None if bad is None else np.broadcast_to(bad, flux.shape)
+    return assemble(flux * factors[0], ivar, angstrom, mask)
 
 
 def to_quantity(spectrum: Spectrum) -> "tuple[Quantity, Quantity, Quantity]":
@@ -260,9 +296,14 @@ def _ivar(uncertainty: object, flux_unit: "UnitBase", angstrom: np.ndarray) -> n
         value = value if mask is None else np.where(mask, np.nan, value)
     for power in powers.values():
         if (factor := _factor(unit ** (1 / power), angstrom)) is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ivar = value if power == -2 else np.sign(value) * np.abs(value) ** (-2 / power)
-                ivar = ivar * np.asarray(factor, dtype=np.float64) ** -2
-            return np.where(np.isfinite(ivar), ivar, 0.0)
+            return _inverse_variance(value, power, factor)
     msg = f"ivar: wanted the unit {str(flux_unit)!r}, its square or its inverse square, given {str(unit)!r}"
     raise ValueError(msg)
+
+
+def _inverse_variance(value: np.ndarray, power: int, factor: np.ndarray | float) -> np.ndarray:
+    """Turns noise that is a power of a standard deviation into inverse variance; 0 where that is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ivar = value if power == -2 else np.sign(value) * np.abs(value) ** (-2 / power)
+        ivar = ivar * np.asarray(factor, dtype=np.float64) ** -2
+    return np.where(np.isfinite(ivar), ivar, 0.0)

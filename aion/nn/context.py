@@ -46,4 +46,4 @@ class GlobalContext(nn.Module):
         sums = [x.sum(1), (x * angle.cos()).sum(1), (x * angle.sin()).sum(1)]
         mean = torch.cat(sums, dim=1) / mask.sum(2).clamp(min=1)
         y = self.fc2(gelu(self.fc1(self.norm(mean))))
-        return (x + y[:, None]).movedim(-1, 1) * mask
+        return torch.addcmul(x.movedim(-1, 1), y[:, :, None], mask)

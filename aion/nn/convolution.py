@@ -40,7 +40,7 @@ class _ConvBlock(nn.Module):
         """Maps `(B, D, *space)` to the same shape; `mask` `(B, 1, *space)` is 1 where something was measured."""
         x = x * mask
         y = self.norm(self._convolve(x).movedim(1, -1))
-        return (x + self.fc2(gelu(self.fc1(y))).movedim(-1, 1)) * mask
+        return torch.addcmul(x, self.fc2(gelu(self.fc1(y))).movedim(-1, 1), mask)
 
     def _convolve(self, x: Tensor) -> Tensor:
         if x.ndim == 3:

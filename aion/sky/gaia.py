@@ -22,7 +22,9 @@ from aion.sky.draws import Draws
 from aion.sky.source import Source
 from aion.sky.templates import WIDE_START, WIDE_STEP, Templates, interpolate, milky_way
 
-_ZERO_POINT = {"g": 25.8010, "bp": 25.3540, "rp": 25.1040}  # AB, of fluxes in electrons per second
+# AB, of fluxes in electrons per second: Gaia Early Data Release 3: Photometric content and validation (Riello et al.,
+# 2021), arXiv 2012.01916.
+_ZERO_POINT = {"g": 25.8010, "bp": 25.3540, "rp": 25.1040}
 _XP_LIMIT, _FLUX_LIMIT = 17.65, 20.7  # faintest G with published spectra, and with astrometry
 
 

@@ -8,14 +8,21 @@ __all__ = ["EXTINCTION", "PUBLISHED", "Published"]
 
 from dataclasses import dataclass
 
-_DEY = "Overview of the DESI Legacy Imaging Surveys (Dey et al., 2019), arXiv 1804.08657; legacysurvey.org/dr9"
-_HSC = "First data release of the Hyper Suprime-Cam SSP (Aihara et al., 2018), arXiv 1702.08449"
+_DEY = (
+    "Overview of the DESI Legacy Imaging Surveys (Dey et al., 2019), arXiv 1804.08657; depth predicted for two "
+    "observations: legacysurvey.org/dr9/description"
+)
+_HSC = "First data release of the Hyper Suprime-Cam Subaru Strategic Program (Aihara et al., 2018), arXiv 1702.08449"
 _WISE = "The Wide-field Infrared Survey Explorer (Wright et al., 2010), arXiv 1008.0031; ivar of DR9 rows"
 _DESI = (
-    "Overview of the instrumentation for DESI (2022), arXiv 2205.10939; pipeline (Guy et al., 2023), arXiv 2209.14482"
+    "Overview of the instrumentation for the Dark Energy Spectroscopic Instrument (Abareshi et al., 2022), arXiv "
+    "2205.10939; The spectroscopic data processing pipeline for DESI (Guy et al., 2023), arXiv 2209.14482"
 )
-_SDSS = "Multi-object spectrographs of SDSS and BOSS (Smee et al., 2013), arXiv 1208.2233"
-_GAIA = "Gaia DR3 (2023), arXiv 2208.00211; BP/RP spectra (De Angeli et al., 2023), arXiv 2206.06143"
+_SDSS = "The multi-object, fiber-fed spectrographs for SDSS and BOSS (Smee et al., 2013), arXiv 1208.2233"
+_GAIA = (
+    "Gaia Data Release 3: Summary of the content (Vallenari et al., 2023), arXiv 2208.00211; BP/RP spectra (De Angeli "
+    "et al., 2023), arXiv 2206.06143"
+)
 
 
 @dataclass(frozen=True)

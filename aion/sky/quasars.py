@@ -10,8 +10,8 @@ does not stand in the rest frame of the quasar, its light is kept on grids in th
 
 References:
     | Composite quasar spectra from the Sloan Digital Sky Survey (Vanden Berk et al., 2001), arXiv astro-ph/0105231
-    | The power spectrum of the flux distribution in the Lyman-alpha forest (Kim et al., 2007), arXiv 0711.1862: mean
-      optical depth 0.0023 (1 + z)^3.65
+    | An improved measurement of the flux distribution of the Ly-alpha forest in QSO absorption spectra (Kim et al.,
+      2007), arXiv 0711.1862: mean optical depth 0.0023 (1 + z)^3.65
     | The evolution of Lyman limit absorption systems to redshift six (Songaila & Cowie, 2010), arXiv 1007.3262
     | Evolution of structure in the intergalactic medium (Bi & Davidsen, 1997), arXiv astro-ph/9611062: lognormal forest
 """

@@ -11,7 +11,7 @@ References:
     (The Multimodal Universe Collaboration, 2024), arXiv:2412.02527
 """
 
-__all__ = ["Columns", "find_columns", "observe", "salvage"]
+__all__ = ["Columns", "find_columns", "observe", "salvage", "unit_of"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -38,6 +38,15 @@ _UNIVERSE = {
     "image": {"legacysurvey": "legacysurvey_image", "hsc": "hsc_image"},
 }
 _SURVEYS = ("legacysurvey", "gaia", "hsc")  # FLUX_R is that of the modality legacysurvey_flux_r
+# Of modalities that begin so; all other scalars are plain numbers.
+_UNITS = {
+    "ra": "deg",
+    "dec": "deg",
+    "gaia_parallax": "mas",
+    "legacysurvey_ebv": "mag",
+    "legacysurvey_flux": "nmgy",
+    "legacysurvey_shape_r": "arcsec",
+}
 
 
 class Columns(NamedTuple):
@@ -110,6 +119,11 @@ def find_columns(
     return Columns({name: found[name] for name in sorted(found)}, identifier, position, healpix, noise)
 
 
+def unit_of(modality: str) -> str:
+    """Returns the unit of a scalar, "" for a plain number."""
+    return next((u for key, u in _UNITS.items() if modality == key or modality.startswith(f"{key}_")), "")
+
+
 def _fits(kind: object, wanted: type[Observation]) -> bool:
     """Tells whether a column of this type may hold such an observation."""
     from pyarrow import types
@@ -156,8 +170,8 @@ def observe(
         if not len(present):
             continue
 
-        def build(rows: np.ndarray, column=column, unit=unit, kind=kinds[modality]) -> Observation:
-            return _BUILD[kind](column.take(rows), unit)
+        def build(rows: np.ndarray, column=column, unit=unit, modality=modality) -> Observation:
+            return _BUILD[kinds[modality]](column.take(rows), unit, unit_of(modality))
 
         built, wrong = salvage(build, present)
         for row, reason in wrong.items():
@@ -235,7 +249,21 @@ def _bad(parts: Mapping[str, "Array"]) -> np.ndarray | None:
     return _values(parts["mask"], missing=1) != 0 if "mask" in parts else None
 
 
-def _spectrum(column: "Array", units: Mapping[str, str]) -> Spectrum:
+def _factor(given: str, wanted: str) -> float:
+    """Returns what turns a unit into another; flux densities become magnitudes of AB, `nmgy`, too."""
+    from astropy import units
+
+    if not (given and wanted):
+        return 1.0
+    zero = units.zero_point_flux((0 * units.ABmag).to(units.Jy))
+    try:
+        return float(parse_unit(given).to(parse_unit(wanted), equivalencies=zero))
+    except units.UnitConversionError:
+        msg = f"wanted the unit {wanted!r} or one like it, given {given!r}"
+        raise ValueError(msg) from None
+
+
+def _spectrum(column: "Array", units: Mapping[str, str], _: str) -> Spectrum:
     parts = _parts(column)
     flux, noise = _values(_need(parts, "flux")), _values(_need(parts, "ivar"))
     wavelength = _values(_need(parts, "lambda", "wavelength"))
@@ -248,15 +276,13 @@ def _spectrum(column: "Array", units: Mapping[str, str]) -> Spectrum:
     return canonical(flux, wavelength, noise, units.get("flux") or None, bad=_bad(parts), wavelength_unit=grid)
 
 
-def _image(column: "Array", units: Mapping[str, str]) -> Image:
+def _image(column: "Array", units: Mapping[str, str], _: str) -> Image:
     parts = _parts(column)
     bands = {tuple(row) for row in _need(parts, "band", "bands").to_pylist()}
     if len(bands) > 1:
         msg = f"images of several sets of bands in one batch: {sorted(bands)[:2]}"
         raise ValueError(msg)
-    factor = 1.0
-    if units.get("flux"):
-        factor = parse_unit(units["flux"]).to(parse_unit("nanomaggy"))
+    factor = _factor(units.get("flux", ""), "nmgy")
     flux, ivar = _values(_need(parts, "flux")) * factor, _values(_need(parts, "ivar")) / factor**2
     bad = _bad(parts)
     measured = np.isfinite(flux) & np.isfinite(ivar) & (True if bad is None else ~bad)
@@ -264,11 +290,11 @@ def _image(column: "Array", units: Mapping[str, str]) -> Image:
     return Image(np.where(measured, flux, 0), np.where(measured, ivar, 0), bands.pop(), scale)
 
 
-def _scalar(column: "Array", _: Mapping[str, str]) -> Scalar:
-    return Scalar(_values(column))
+def _scalar(column: "Array", units: Mapping[str, str], wanted: str) -> Scalar:
+    return Scalar(_values(column) * _factor(units[""], wanted))
 
 
-def _catalog(column: "Array", _: Mapping[str, str]) -> Catalog:
+def _catalog(column: "Array", *_: object) -> Catalog:
     parts = _parts(column)
     return Catalog(**{name: _values(_need(parts, name)) for name in ("x", "y", "e1", "e2", "r")})
 

@@ -21,6 +21,7 @@ import torch
 
 from tqdm.auto import tqdm
 
+from aion.io.hats import check_hats
 from aion.model import AION
 from aion.survey.embedder import Embedder
 from aion.survey.manifest import Manifest, Report
@@ -119,8 +120,9 @@ def embed_survey(
     engine: str = "local",
     workers: str | int = 2,
     part: tuple[int, int] | None = None,
+    hats: bool = False,
 ) -> Report | None:
-    """Embeds all objects of a survey into one Parquet file.
+    """Embeds all objects of a survey into one Parquet file, or into a HATS catalogue.
 
     Started again after it was stopped by whatever, it goes on with the units that are not finished; the output is the
     same, bit for bit, on machines of one kind with one number of threads. A row or file that fails is a row of the
@@ -135,11 +137,13 @@ def embed_survey(
         engine: `"local"`; `"dask"`; or `"torchrun"`, with a process for each GPU.
         workers: of Dask: a number of local processes, or the address of a scheduler.
         part: number and count of this job in an array of independent jobs, whose parts the next run without it joins.
+        hats: writes a HATS catalogue (a folder, see `aion.io.hats`) and not one file.
 
     Returns:
         What became of the rows; None if other processes have yet to finish theirs.
 
     Raises:
+        FileExistsError: if there is something else where a HATS catalogue should be.
         FileNotFoundError: if a source or the model does not exist.
         ValueError: for an unknown engine, options that do not fit the model, an unfinished run with another plan, or
             if no object could be embedded; an earlier output is kept then.
@@ -158,6 +162,8 @@ def embed_survey(
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if job.device == "auto" and torch.cuda.is_available():
             job = replace(job, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    if hats:
+        check_hats(Path(output))
     files = find(sources)
     _, embedder = job.prepare()
     planned = _plan_units(files, job, rows, limit)
@@ -176,7 +182,7 @@ def embed_survey(
             time.sleep(0.2)
     if manifest.missing() or (engine == "torchrun" and rank != 0) or (part and world > 1):
         return None
-    return manifest.merge(facts)
+    return manifest.merge(facts, hats)
 
 
 def _plan_units(files: Sequence[str], job: Job, rows: int, limit: int | None) -> list[Unit]:

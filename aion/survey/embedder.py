@@ -18,7 +18,7 @@ import torch
 
 from aion.model import AION
 from aion.observations import Observation
-from aion.survey.columns import salvage
+from aion.survey.columns import salvage, unit_of
 from aion.survey.source import Rows
 from aion.tokens import TokenSequence
 
@@ -27,16 +27,8 @@ if TYPE_CHECKING:
 
 OK, EMPTY, FAILED = "ok", "nothing measured", "failed: "
 _QUANTILES = (0.05, 0.16, 0.5, 0.84, 0.95)
-_TOKENIZED = 64  # objects that are tokenized at once: the pixels of a spectrum take far more memory than its tokens
-# Of columns that begin so; all other predictions are plain numbers.
-_UNITS = {
-    "ra": "deg",
-    "dec": "deg",
-    "gaia_parallax": "mas",
-    "legacysurvey_ebv": "mag",
-    "legacysurvey_flux": "nmgy",
-    "legacysurvey_shape_r": "arcsec",
-}
+# Objects that are tokenized at once, and more if they have few values: pixels take far more memory than their tokens.
+_TOKENIZED, _VALUES = 64, 2**19
 
 
 class Embedder:
@@ -136,8 +128,10 @@ class Embedder:
         faults = dict(rows.faults)
         sound = np.array([i for i in range(len(rows.ids)) if i not in faults], dtype=np.int64)
         parts, kept = [], []
-        for start in range(0, len(sound) if rows.observations else 0, _TOKENIZED):
-            done, why = salvage(functools.partial(self._encode, rows), sound[start : start + _TOKENIZED])
+        values = sum(v.numel() for o in rows.observations.values() for v in vars(o).values() if torch.is_tensor(v))
+        step = max(_TOKENIZED, _VALUES * len(rows.ids) // max(values, 1))
+        for start in range(0, len(sound) if rows.observations else 0, step):
+            done, why = salvage(functools.partial(self._encode, rows), sound[start : start + step])
             faults |= why
             for _, (sequence, seen) in done:
                 if sequence is not None:
@@ -161,9 +155,11 @@ class Embedder:
         names = np.array(self.model.vocabulary.names)
         has = torch.zeros(len(sequence), len(names) + 1, dtype=torch.bool)
         has.scatter_(1, sequence.modality.masked_fill(~sequence.valid, len(names)).cpu(), True)
-        patterns, which = np.unique(has[:, :-1].numpy(), axis=0, return_inverse=True)
-        texts = [",".join(names[pattern]) for pattern in patterns]
-        return (texts[i] for i in which.reshape(-1))
+        texts: dict[bytes, str] = {}  # few patterns, many objects
+        for pattern in has[:, :-1].numpy():
+            if (key := pattern.tobytes()) not in texts:
+                texts[key] = ",".join(names[pattern])
+            yield texts[key]
 
     # ---- vectors
 
@@ -235,7 +231,7 @@ class Embedder:
 
 def _metadata(column: str) -> dict[str, str] | None:
     """Returns the unit of a column."""
-    unit = next((unit for key, unit in _UNITS.items() if column == key or column.startswith(f"{key}_")), None)
+    unit = unit_of(column)
     return {"unit": unit} if unit else None
 
 

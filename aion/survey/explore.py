@@ -1,7 +1,8 @@
 """Draws embeddings as one HTML page with a map to look around in: no server, no network, nothing but the page.
 
 The map is the plane of the two largest principal components. The page holds positions and columns as float32 and draws
-on a canvas; what is looked up by eye needs no more.
+on a canvas; what is looked up by eye needs no more. Small pictures of some of the objects, a kilobyte or two each, are
+in the page too, as many as are asked for.
 """
 
 __all__ = ["LARGEST", "explore", "principal_plane"]
@@ -12,6 +13,7 @@ import json
 import secrets
 import string
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from aion.io import read_embeddings
+from aion.survey.pictures import pictures, thumbnail
 
 LARGEST = 100_000
 _KINDS = 64  # most different texts of a column to colour by
@@ -41,13 +44,22 @@ def principal_plane(embedding: Tensor) -> Tensor:
     return plane * torch.where((plane**3).sum(0) < 0, -1.0, 1.0)
 
 
-def explore(embeddings: str | Path, output: str | Path, *, method: str = "pca") -> int:
-    """Writes the page of a file of embeddings, all or nothing, and returns the number of objects on it.
+def explore(
+    embeddings: str | Path,
+    output: str | Path,
+    *,
+    method: str = "pca",
+    images: Sequence[str | Path] = (),
+    thumbnails: int = 2000,
+) -> tuple[int, int]:
+    """Writes the page of a file of embeddings, all or nothing, and returns the numbers of objects and pictures on it.
 
     Arguments:
         embeddings: what `aion embed` wrote.
         output: the page; a file of that name is replaced.
         method: "pca", or "umap" with the extra of that name.
+        images: the survey of the objects, see `aion.survey.source.find`: pointing at one shows its image or spectrum.
+        thumbnails: most pictures; of more objects they are of every second, third, ... one.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -65,12 +77,22 @@ def explore(embeddings: str | Path, output: str | Path, *, method: str = "pca") 
         "x": _floats(plane[:, 0].numpy()),
         "y": _floats(plane[:, 1].numpy()),
         "columns": [c for name, values in table.columns.items() if (c := _column(name, values))],
+        "pictures": _pictures(table.ids, images, thumbnails),
     }
     template = string.Template(Path(__file__).with_name("explore.html").read_text(encoding="utf-8"))
     text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")  # no text can end the script
     name = Path(embeddings).name.replace("&", "&amp;").replace("<", "&lt;")
     _write(Path(output), template.substitute(title=f"{name}: {method.upper()}", data=text))
-    return len(table.ids)
+    return len(table.ids), len(data["pictures"])
+
+
+def _pictures(ids: Sequence[str], images: Sequence[str | Path], most: int) -> dict[int, str]:
+    """Returns small pictures of at most so many objects, by their number."""
+    if not images or not most:
+        return {}
+    rows = {name: row for row, name in enumerate(ids) if row % -(-len(ids) // most) == 0}
+    drawn = pictures(images, rows)
+    return {rows[name]: base64.b64encode(thumbnail(observation)).decode() for name, observation in drawn}
 
 
 def _project(embedding: Tensor, method: str) -> Tensor:

@@ -1,11 +1,12 @@
-"""Looks for what is like a given object: an index of embeddings, queries from files, a table and a montage."""
+"""Looks for what is like a given object: an index of embeddings, queries from files, and what they are moved along."""
 
-__all__ = ["Found", "index_embeddings", "montage", "panels", "search"]
+__all__ = ["Found", "index_embeddings", "read_direction", "read_like", "search"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from torch import Tensor
@@ -13,20 +14,10 @@ from torch import Tensor
 from aion.index import Approximate, Index
 from aion.io import read_embeddings
 from aion.model import AION
-from aion.observations import Image, Observation, Spectrum
-from aion.plotting import plot_image, plot_spectrum
+from aion.observations import Observation, near_miss
+from aion.steering import Direction
 from aion.survey.embedder import Embedder
 from aion.survey.source import Reader, find, units
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-# What can be drawn of an object.
-_DRAWN = {
-    **dict.fromkeys(("legacysurvey_image", "hsc_image"), Image),
-    **dict.fromkeys(("desi_spectrum", "sdss_spectrum"), Spectrum),
-}
 
 
 class Found(NamedTuple):
@@ -51,7 +42,7 @@ def index_embeddings(paths: Sequence[str | Path], metric: str = "cosine", half: 
     Rows without an embedding, and those of an id that an earlier row has, are left out.
 
     Arguments:
-        paths: of the Parquet files, made by one model in one way.
+        paths: of Parquet files or HATS catalogues, made by one model in one way.
         metric: see `aion.index.Index`.
         half: whether embeddings are kept in float16, which takes half the memory.
 
@@ -143,52 +134,105 @@ def _embed(index: Index, observations: Mapping[str, Observation], model: AION | 
     return vectors.mean(0, keepdim=True).cpu()
 
 
-def panels(
-    sources: Sequence[str | Path], titles: Mapping[str, str]
-) -> list[tuple[str, Mapping[str, Observation], int]]:
-    """Reads the images and spectra of some objects of a survey, for `montage`.
+def read_like(paths: Sequence[str | Path], model: AION, known_as: str | None = None) -> dict[str, Observation]:
+    """Reads all objects of files, of any kind that `aion embed` reads, into one batch.
 
     Arguments:
-        sources: see `aion.survey.source.find`.
-        titles: of the objects, by their ids, in the order wanted.
-    """
-    reader, found = Reader(_DRAWN, {}), {}
-    for unit in units(find(sources), 1024):
-        for rows in reader.read(unit):
-            for row, name in enumerate(rows.ids):
-                if name in titles and name not in found and rows.observations:
-                    found[name] = (titles[name], {key: o[row] for key, o in rows.observations.items()}, 0)
-        if len(found) == len(titles):
-            break
-    return [found[name] for name in titles if name in found]
-
-
-def montage(panels: Sequence[tuple[str, Mapping[str, Observation], int]], columns: int = 5) -> "Figure":
-    """Draws objects beside each other: their image, or their spectrum if they have none.
-
-    Arguments:
-        panels: title, observations and row in them, of each object.
-        columns: number of panels in a row.
+        paths: of the files.
+        model: whose modalities are read.
+        known_as: modality as which a spectrum of no known survey is read.
 
     Raises:
-        ValueError: if there is nothing that can be drawn.
+        FileNotFoundError: if there is no such file.
+        ValueError: for what cannot be read, or files that hold different modalities.
     """
-    from matplotlib.figure import Figure
-
-    drawn = []
-    for title, observations, row in panels:
-        seen = [o for o in observations.values() if isinstance(o, Image | Spectrum) and o.measured[row].any()]
-        if seen:
-            drawn.append((title, min(seen, key=lambda o: isinstance(o, Spectrum)), row))
-    if not drawn:
-        msg = "none of the objects has an image or a spectrum to draw"
+    reader = Reader({name: model.tokenizer(name).observation for name in model.modalities}, {}, known_as=known_as)
+    found: dict[str, list[Observation]] = {}
+    pieces = [rows for unit in units(find(paths), 1024) for rows in reader.read(unit)]
+    for rows in pieces:
+        if rows.faults or not rows.observations:
+            msg = f"{rows.sources[0]}: {next(iter(rows.faults.values()), 'nothing is measured of any object')}"
+            raise ValueError(msg)
+        for name, value in rows.observations.items():
+            found.setdefault(name, []).append(value)
+    shared = {name: type(values[0]).stack(values) for name, values in found.items() if len(values) == len(pieces)}
+    if not shared:
+        msg = f"the files have no modality in common: {', '.join(found)}; search with those of one kind"
         raise ValueError(msg)
-    lines = -(-len(drawn) // columns)
-    figure = Figure(figsize=(3.2 * min(columns, len(drawn)), 3 * lines), layout="constrained")
-    places = figure.subfigures(lines, min(columns, len(drawn)), squeeze=False).flatten()
-    for place, (title, observation, row) in zip(places, drawn, strict=False):
-        if isinstance(observation, Image):
-            plot_image(observation, row=row, title=title, figure=place)
-        else:
-            plot_spectrum(observation, row=row, title=title, figure=place)
-    return figure
+    return shared
+
+
+def read_direction(path: str | Path, index: Index, column: str | None = None) -> Tensor:
+    """Reads a direction `(D,)`: one that `aion.steering.Direction.save` wrote, or one made of labels.
+
+    Of labels it is the mean of the third of the objects with the highest minus that of the third with the lowest, so
+    that a strength of 1 is the way from these to those.
+
+    Arguments:
+        path: of the direction, or of a table (Parquet, CSV) with a column `object_id` and numbers; what `aion embed`
+            wrote has those of `--predict`.
+        index: whose objects the labels are of.
+        column: of the numbers, if there are several.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a direction of another width, a table without such columns (with the near misses), fewer than
+            six objects of the index with a label, or labels that are all the same.
+    """
+    path = Path(path)
+    if not path.exists():
+        msg = f"no such file: {path}"
+        raise FileNotFoundError(msg)
+    if path.suffix == ".safetensors":
+        vector = Direction.load(path).channels().vector.double()
+        if len(vector) != index.embedding.shape[1]:
+            msg = f"{path}: wanted a direction of {index.embedding.shape[1]} features, given {len(vector)}"
+            raise ValueError(msg)
+        return vector
+    labels = _labels(path, column)
+    known = [(row, labels[name]) for row, name in enumerate(index.ids) if np.isfinite(labels.get(name, np.nan))]
+    known.sort(key=lambda pair: pair[1])
+    if len(known) < 6 or known[0][1] == known[-1][1]:
+        msg = f"{path}: wanted different numbers for at least 6 objects of the index, given {len(known)}"
+        raise ValueError(msg)
+    third = len(known) // 3
+    low, high = (index.mean([row for row, _ in part]) for part in (known[:third], known[-third:]))
+    return high - low
+
+
+def _labels(path: Path, column: str | None) -> dict[str, float]:
+    """Reads the numbers of a table by the ids of its objects."""
+    columns = _columns(path)
+    numbers = [name for name, value in columns.items() if value.dtype.kind in "fiu" and name != "object_id"]
+    if "object_id" not in columns or not numbers:
+        msg = f"{path}: wanted a column 'object_id' and numbers, given {', '.join(columns)}"
+        raise ValueError(msg)
+    if column is None and len(numbers) > 1:
+        msg = f"{path}: name one of its columns, as in {path}:{numbers[0]}; it has {', '.join(numbers)}"
+        raise ValueError(msg)
+    column = column or numbers[0]
+    if column not in numbers:
+        msg = f"{path}: it has no numbers {column!r}; {near_miss(column, numbers)}"
+        raise ValueError(msg)
+    return {str(name): float(value) for name, value in zip(columns["object_id"], columns[column], strict=True)}
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """Reads a table in CSV or Parquet, or what `aion embed` wrote into a folder; null becomes NaN."""
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if path.is_dir():
+        found = read_embeddings(path)
+        return {"object_id": np.array(found.ids, dtype=object), **found.columns}
+    try:
+        with path.open("rb") as stream:
+            parquet = stream.read(4) == b"PAR1"
+            stream.seek(0)
+            table = pyarrow.parquet.read_table(stream) if parquet else pyarrow.csv.read_csv(stream)
+    except (OSError, pyarrow.ArrowException) as error:
+        msg = f"{path}: wanted a direction, or a table in Parquet or CSV ({error})"
+        raise ValueError(msg) from error
+    flat = [name for name in table.column_names if name != "embedding"]
+    return {name: table.column(name).to_numpy() for name in flat}

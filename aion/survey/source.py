@@ -226,6 +226,16 @@ class Reader:
                     for start, batch in _batches(file, each, columns.needed):
                         yield self._rows(each.path, start, batch, columns)
                     return
+                names = file.schema_arrow.names
+            try:
+                yield from self._whole(each)
+            except ValueError as error:
+                msg = (
+                    f"none of its columns is what the model reads: given {', '.join(names)[:300]}; wanted some of "
+                    f"{', '.join(self.kinds)}, or name them by --columns ({error})"
+                )
+                raise ValueError(msg) from error
+            return
         yield from self._whole(each)
 
     def _whole(self, each: Slice) -> Iterator[Rows]:

@@ -74,27 +74,24 @@ class Window:
             For each of `values` the sums `(B, R * cells * fine)`.
         """
         total = self.rungs * self.cells * fine
-        at = torch.where(used, node * fine - 0.5, 0.0)
-        low = at.floor()
-        right = torch.where(used, at - low, 0.0).float()
-        low = low.long()
-        left = torch.where(used, 1 - right, 0.0)
+        at = torch.where(used, node * fine + 0.5, 0.0)  # one cell more at each end, which is cut off
+        index = at.long()
+        right = (at - index).float()
         sums = [value.new_zeros(len(node), total + 2) for value in values]
-        for index, part in ((low + 1, left), (low + 2, right)):  # one cell more at each end, which is cut off
+        for cell, part in ((index, 1 - right), (index + 1, right)):
             for result, value in zip(sums, values, strict=True):
-                result.scatter_add_(1, index, part * value)
+                result.scatter_add_(1, cell, part * value)
         return [result[:, 1:-1] for result in sums]
 
     def read(self, cells: Tensor, measured: Tensor, node: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reads cells `(B, R * cells)` at pixels: values, the rung of each pixel, whether a measured rung covers it."""
-        node = torch.where(inside, node, 0.0)
-        rung = (node / self.cells).long().clamp(max=self.rungs - 1)
-        low = (node - 0.5).floor()
-        right = (node - 0.5 - low).float()
-        low, last = low.long(), cells.shape[1] - 1
+        at = torch.where(inside, node, 0.0)
+        rung = (at / self.cells).long().clamp(max=self.rungs - 1)
+        index, last = (at := at + 0.5).long(), cells.shape[1] - 1
+        right = (at - index).float()
         known = measured.to(cells.dtype).repeat_interleave(self.cells, dim=1)
         # A cell of a rung without token is unknown: the other one is used alone.
-        below, above = low.clamp(min=0), (low + 1).clamp(max=last)
+        below, above = (index - 1).clamp(min=0), index.clamp(max=last)
         left, right = (1 - right) * known.gather(1, below), right * known.gather(1, above)
         value = left * cells.gather(1, below) + right * cells.gather(1, above)
         return value / (left + right).clamp(min=1e-6), rung, inside & measured.gather(1, rung)
@@ -129,6 +126,10 @@ class Ladder:
         """Returns the number of rungs of an octave."""
         return math.ceil(self.rungs * 2.0**octave)
 
+    def covers(self, wavelength: Tensor) -> Tensor:
+        """Tells which pixels are on octave 0."""
+        return (wavelength >= self.start) & (wavelength < self.stop)
+
     def nodes(self, wavelength: Tensor, octave: int) -> tuple[Tensor, Tensor]:
         """Returns where pixels lie on an octave, in cells from the blue end, float64, and whether they are on it."""
         # In float64: the ladder has thousands of cells, and a tenth of a cell must not depend on the device.
@@ -158,10 +159,10 @@ class Ladder:
         index = torch.zeros(len(wavelength), dtype=torch.long, device=wavelength.device)
         if len(self.octaves) == 1 or wavelength.shape[1] < 2:
             return index + (self.octaves.index(0) if 0 in self.octaves else 0)
-        spacing = wavelength.double().log().diff(dim=1)
+        spacing = wavelength.diff(dim=1) / wavelength[:, :-1]
         counted = (spacing > 0) & (measured[:, 1:] | measured[:, :-1])
         half = counted.sum(1) / 2
         for octave in self.octaves[:-1]:  # a finer one is needed if most pixels are too narrow for its cells
-            narrow = spacing < self.step * 2.0**-octave / self.cells / PIXELS
+            narrow = spacing < math.expm1(self.step * 2.0**-octave / self.cells / PIXELS)
             index += (counted & narrow).sum(1) > half
         return index

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from torch import Tensor, nn
 
+from aion.nn.activation import asinh
 from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock2d
 from aion.tokenizers.bands import BandWeights
@@ -90,7 +91,7 @@ class Octave(nn.Module):
         if self.noise is not None:
             power = state.error.square() + (residual.square() if state.context is None else 0)
             weight = 1 - 1 / (1 + power * ivar)
-        return (residual / state.error).asinh() * weight, weight
+        return asinh(residual / state.error) * weight, weight
 
     def answer(self, x: Tensor, bands: Sequence[str], shift: Tensor | None) -> Tensor:
         """Turns features `(..., D)` into the numbers of every band, `(..., C, p * p + 2)`."""

@@ -26,7 +26,7 @@ import torch
 
 from torch import Tensor, nn
 
-from aion.nn.activation import gelu
+from aion.nn.activation import asinh, gelu
 from aion.nn.attention import layer_norm
 from aion.nn.context import GlobalContext
 from aion.nn.convolution import ConvBlock1d, conv1d
@@ -66,7 +66,8 @@ class _Laid:
     rows: Tensor  # (B,) in the batch given
     octave: int  # index
     window: Window
-    node: Tensor  # (B, L)
+    place: Tensor  # (B, L), nodes of the whole octave
+    node: Tensor  # (B, L), those of the window
     inside: Tensor  # (B, L)
     measured: Tensor  # (B, R)
     scale_ids: Tensor  # (B,)
@@ -185,7 +186,7 @@ class SpectrumTokenizer(Tokenizer):
         flat = Spectrum(torch.ones_like(observation.flux), observation.ivar, observation.wavelength)
         parts = []
         for rows, index in self._octaves(flat):
-            _, _, _, window, measured = self._place(flat[rows], index)
+            *_, window, measured = self._place(flat[rows], index)
             scale_ids = torch.zeros(len(rows), dtype=torch.long, device=flat.device)
             parts.append((rows, slots(window, measured, measured.long() * 0, scale_ids)))
         return collect(parts, len(observation), observation.device)
@@ -262,7 +263,7 @@ class SpectrumTokenizer(Tokenizer):
     def coverage(self, observation: Spectrum) -> Tensor:
         """Returns the share of the measured pixels that lies on the ladder, `(B,)`."""
         measured = observation.measured.sum(1)
-        inside = (self.ladder.nodes(observation.wavelength, 0)[1] & observation.measured).sum(1)
+        inside = (self.ladder.covers(observation.wavelength) & observation.measured).sum(1)
         return torch.where(measured > 0, inside / measured.clamp(min=1), 1.0)
 
     @property
@@ -279,7 +280,7 @@ class SpectrumTokenizer(Tokenizer):
         """Groups the spectra with something measured by their octave: rows and index."""
         self.check(spectrum)
         some = spectrum.measured.any(1)
-        if (lost := some & ~(spectrum.measured & self.ladder.nodes(spectrum.wavelength, 0)[1]).any(1)).any():
+        if (lost := some & ~(spectrum.measured & self.ladder.covers(spectrum.wavelength)).any(1)).any():
             row = int(lost.nonzero()[0])
             w = spectrum.wavelength[row][spectrum.measured[row]]
             msg = (
@@ -292,20 +293,21 @@ class SpectrumTokenizer(Tokenizer):
         for index in octave[some].unique().tolist():
             yield (some & (octave == index)).nonzero()[:, 0], index
 
-    def _place(self, spectrum: Spectrum, index: int) -> tuple[Tensor, Tensor, Tensor, Window, Tensor]:
-        """Finds the rungs that spectra of one octave need: nodes, whether inside, used, window, measured rungs."""
+    def _place(self, spectrum: Spectrum, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Window, Tensor]:
+        """Finds the rungs that spectra of one octave need: nodes of the octave and of the window, whether inside,
+        used, window, measured rungs."""
         octave = self.ladder.octaves[index]
         node, inside = self.ladder.nodes(spectrum.wavelength, octave)
         used = inside & spectrum.measured
         measured = self.ladder.measured(node, used, octave)
         window = self.ladder.window(octave, measured)
-        return *window.within(node), used, window, measured[:, window.numbers]
+        return node, *window.within(node), used, window, measured[:, window.numbers]
 
     def _lay(self, spectrum: Spectrum, shown: Tensor | None = None) -> Iterator[_Laid]:
         """Encodes spectra, octave by octave; of the pixels measured only those `shown` `(B, L)` are looked at."""
         for rows, index in self._octaves(spectrum):
             part = spectrum[rows]
-            node, inside, used, window, measured = self._place(part, index)
+            place, node, inside, used, window, measured = self._place(part, index)
             scale_ids = self.flux_scale.ids(part.flux, used)
             scale = self.flux_scale.values(scale_ids)
             seen = used if shown is None else used & shown[rows]
@@ -323,7 +325,7 @@ class SpectrumTokenizer(Tokenizer):
             latent = self.to_latent(features)
             # Turned by wavelength, so that the mean over a spectrum keeps where its lines are.
             features = turn(features, window.base)
-            yield _Laid(rows, index, window, node, inside, measured, scale_ids, scale, features, latent)
+            yield _Laid(rows, index, window, place, node, inside, measured, scale_ids, scale, features, latent)
 
     def _where(self, window: Window, index: int) -> Tensor:
         """Returns what the convolutions are told: wavelength and octave, `(R, TOLD + octaves)`."""
@@ -342,7 +344,7 @@ class SpectrumTokenizer(Tokenizer):
         precision, total = window.share(node, used, 1, weight, weight * (spectrum.flux / scale[:, None]))
         known = (precision > 0).to(total.dtype)
         mean = total / precision.clamp(min=1e-30)
-        return torch.stack([mean.asinh() * known, precision.log1p() / 8, known], dim=-1).movedim(-1, 1)
+        return torch.stack([asinh(mean) * known, precision.log1p() / 8, known], dim=-1).movedim(-1, 1)
 
     def _refine(self, laid: _Laid, values: Tensor, spectrum: Spectrum) -> list[Tokens]:
         """Finds the swells and the atoms of spectra, given the codes, as tokens."""
@@ -355,7 +357,7 @@ class SpectrumTokenizer(Tokenizer):
         parts = []
         if self.swells:
             octave = laid.window.octave - SWOLLEN
-            node, _ = self.ladder.nodes(spectrum.wavelength, octave)
+            node = laid.place / 2**SWOLLEN
             measured = self.ladder.measured(node, used, octave)
             window = self.ladder.window(octave, measured)
             measured = measured[:, window.numbers]

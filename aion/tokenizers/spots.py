@@ -87,12 +87,11 @@ class Spots(nn.Module):
         ivar = ivar.clamp(max=1e12)
         weight, signal = (torch.einsum("kc,bchw->bkhw", same, x).flatten(0, 1) for x in (ivar, ivar * residual))
         # Beyond the ends of rows and columns there are tiles in which nothing is allowed, see `Pursuit`.
-        weight, signal, allowed = (F.pad(x, (0, AROUND * TILE) * 2) for x in (weight, signal, allowed))
-        crowd = _crowd(weight, signal)
-        weight, signal = (F.pad(x, (self.margin,) * 4) for x in (weight, signal))
-        side = self.dictionary.shapes.shape[1]
+        far, m, side = AROUND * TILE, self.margin, self.dictionary.shapes.shape[1]
+        weight, signal = (F.pad(x, (m, m + far) * 2) for x in (weight, signal))
+        crowd = _crowd(weight[:, m:-m, m:-m], signal[:, m:-m, m:-m])
         windows = weight.unfold(1, side, TILE).unfold(2, side, TILE)
-        allowed = _tiles(allowed).repeat_interleave(len(present), 0).flatten(0, 2)
+        allowed = _tiles(F.pad(allowed, (0, far) * 2)).repeat_interleave(len(present), 0).flatten(0, 2)
         sums = self._filter(signal, 1), self._filter(weight, 2)
         pursuit = Pursuit(self.dictionary, *sums, allowed, crowd.shape)
         budget = torch.full((len(residual),), self.budget, device=weight.device)
@@ -149,8 +148,9 @@ class Spots(nn.Module):
 
     def _filter(self, maps: Tensor, power: int) -> Tensor:
         """Returns the sums of padded maps times the shapes of each tile (to a power), `(tiles, shapes * places)`."""
-        shapes = (self.dictionary.shapes**power)[:, None].contiguous(memory_format=torch.channels_last)
-        return F.conv2d(maps[:, None], shapes, stride=TILE).movedim(1, -1).flatten(0, 2)
+        # With the channels last, as the sums are wanted, the convolution takes a third of the time.
+        maps, shapes = (x[:, None].to(memory_format=torch.channels_last) for x in (maps, self.dictionary.shapes**power))
+        return F.conv2d(maps, shapes, stride=TILE).movedim(1, -1).flatten(0, 2)
 
     def _take(self, gain: Tensor, crowd: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns row and tile of the spots to take in some rows: worth it, and better than their neighbours."""
@@ -172,9 +172,8 @@ def _tiles(x: Tensor) -> Tensor:
 
 def _crowd(weight: Tensor, signal: Tensor) -> Tensor:
     """Returns by how much the chi-square around each tile exceeds the pixels, beyond what noise may do."""
-    known = weight > 0
-    excess = torch.where(known, signal.square() / weight.clamp(min=1e-30) - 1, 0.0)
-    count, excess = (_around(_tiles(x).sum(3)) for x in (known.float(), excess))
+    excess = signal.square() / weight.clamp(min=1e-30) - (known := (weight > 0).to(weight.dtype))
+    count, excess = (_around(F.avg_pool2d(x, TILE, divisor_override=1)) for x in (known, excess))
     return excess - CROWDED * (2 * count).sqrt()
 
 
