@@ -27,7 +27,13 @@ def load(root):
     flux = rng.uniform(1, 40, (100, 2))
     observations = {name: Scalar(torch.from_numpy(flux[:, i])) for i, name in enumerate(NAMES)}
     z = np.log(flux[:, 0] / flux[:, 1]) * 0.1 + 0.5
-    labels = {"z": z, "redshift": z, "kind": np.where(z > 0.5, "far", "near"), "same": np.ones(100), "none": np.full(100, np.nan)}
+    labels = {
+        "z": z,
+        "redshift": z,
+        "kind": np.where(z > 0.5, "far", "near"),
+        "same": np.ones(100),
+        "none": np.full(100, np.nan),
+    }
     return Data(np.array([f"o{i}" for i in range(100)]), observations, labels, np.arange(100) % 5)
 
 

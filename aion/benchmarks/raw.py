@@ -73,9 +73,7 @@ def _features(name: str, views: Sequence[Observation]) -> np.ndarray:
     """Returns features `(V B, D)` of one modality, or of V that are of one kind."""
     kind = type(views[0])
     if any(type(view) is not kind for view in views):
-        msg = (
-            f"raw features: wanted modalities of the same kind, given {[type(view).__name__ for view in views]}"
-        )
+        msg = f"raw features: wanted modalities of the same kind, given {[type(view).__name__ for view in views]}"
         raise TypeError(msg)
     if kind is Scalar:
         numbers = np.concatenate([view.value.cpu().double().reshape(len(view), -1).numpy() for view in views])
