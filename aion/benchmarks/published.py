@@ -5,7 +5,7 @@ files anywhere below `benchmarks/data/OWNER/NAME` of a checkout. Where no revisi
 the cell says which that was; such a cell is never kept.
 """
 
-__all__ = ["PUBLISHED", "REPORTED", "NotReached", "fetch"]
+__all__ = ["NotReached", "PUBLISHED", "REPORTED", "fetch"]
 
 import functools
 import io
