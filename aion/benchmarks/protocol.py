@@ -17,7 +17,8 @@ class Embedder(Protocol):
     """Anything that turns observations into vectors.
 
     It may have more: `embed_both` (vectors of two surveys, if those of `embed` are not in one space), `grids`,
-    `predict` and `generate`, as `Frozen` has. Tasks that need what it has not are not applicable.
+    `predict` and `generate`, as `Frozen` has. Tasks that need what it has not are not applicable, nor are those
+    of two surveys if its `sees` is False: it has one vector of an object, whatever is shown.
 
     Attributes:
         name: in tables and file names.
