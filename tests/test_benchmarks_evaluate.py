@@ -9,7 +9,8 @@ import torch
 
 from aion import AION, Scalar, io
 from aion.benchmarks import embedder, evaluate, run, table, write_report
-from aion.benchmarks.embedders import Brought, Frozen, Raw
+from aion.benchmarks.embedders import Brought, Frozen
+from aion.benchmarks.raw import Raw
 from aion.benchmarks.report import read_cells
 from aion.benchmarks.task import Data, Task
 from aion.benchmarks.tasks import SUITES
@@ -26,7 +27,13 @@ def load(root):
     flux = rng.uniform(1, 40, (100, 2))
     observations = {name: Scalar(torch.from_numpy(flux[:, i])) for i, name in enumerate(NAMES)}
     z = np.log(flux[:, 0] / flux[:, 1]) * 0.1 + 0.5
-    labels = {"z": z, "kind": np.where(z > 0.5, "far", "near"), "same": np.ones(100), "none": np.full(100, np.nan)}
+    labels = {
+        "z": z,
+        "redshift": z,
+        "kind": np.where(z > 0.5, "far", "near"),
+        "same": np.ones(100),
+        "none": np.full(100, np.nan),
+    }
     return Data(np.array([f"o{i}" for i in range(100)]), observations, labels, np.arange(100) % 5)
 
 
@@ -49,7 +56,7 @@ TASK = Task(
 KINDS = {
     "regression": {},
     "classification": {"kind": "classification", "labels": ("kind",), "metric": "accuracy"},
-    "retrieval": {"kind": "retrieval", "metric": "ndcg@10"},
+    "retrieval": {"kind": "retrieval", "labels": ("redshift",), "metric": "ndcg@10"},
     "matching": {"kind": "matching", "labels": (), "metric": "recall@10", "tests": (0, 1)},
 }
 
@@ -200,7 +207,7 @@ def test_every_task_is_declared_whole():
     for task in SUITES["all"]:
         assert task.licence
         assert task.citation
-        assert task.version
+        assert task.version or task.origin == "published"
         assert task.question
         assert task.split
         assert task.tests

@@ -267,7 +267,9 @@ def test_stored_tokenizers_are_taken_as_they_are(recipe, tmp_path):
     text = SHORT[: SHORT.index("[tokenizers.spectrum]")] + '[tokenizers.spectrum]\nstored = "spectrum"\n'
     recipe.write_text(text + SHORT[SHORT.index("[tokenizers.redshift]") :])
     model = train_recipe(recipe, tmp_path / "run", steps=1, progress=False)
-    assert model.provenance["parts"]["spectrum"] == {"stored": "spectrum"}
+    stored = model.provenance["parts"]["spectrum"]
+    assert stored["stored"] == "spectrum"
+    assert stored["data"]["miles"]["held_out"] == 184, "what the tokenizer has seen the model has seen"
     released = load_tokenizer("spectrum").state_dict()
     assert all(torch.equal(v, released[k]) for k, v in model.parts["spectrum"].state_dict().items())
     recipe.write_text(recipe.read_text().replace('stored = "spectrum"', 'stored = "spectrum"\nwidth = 8'))

@@ -139,12 +139,12 @@ def test_bad_recipes_are_refused(short, tmp_path, change, message, run):
 
 def test_missing_data_is_named(tmp_path, script):
     with pytest.raises(FileNotFoundError, match=r"miles\.safetensors: it is in the repository"):
-        script("miles").Miles(tmp_path)
+        script("miles").miles_stars(tmp_path)
 
 
 def test_held_out_stars_are_in_no_training_data(script):
-    stars = script("miles").Miles()
-    assert len(stars) == 944
+    stars = script("miles").miles_stars()
+    assert len(stars.number) == 944
     assert 0.18 < stars.held_out.mean() < 0.22
     from aion.sky.templates import Templates
 
@@ -156,7 +156,7 @@ def test_held_out_stars_are_in_no_training_data(script):
 
 def test_training_stars_are_varied_but_none_is_held_out(script):
     miles = script("miles")
-    stars = miles.Miles()
+    stars = miles.miles_stars()
     source = miles.miles_reader()(batch=32, seed=0)
     batch = source(5)
     again = source(5)

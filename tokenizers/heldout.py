@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from measures import ratio
-from miles import DATA, Miles
+from miles import DATA, miles_stars
 
 from aion import Spectrum, io
 from aion.recipes import HELD_OUT
@@ -39,7 +39,7 @@ def real(data: Path = DATA) -> dict[str, Spectrum]:
     Arguments:
         data: folder of `miles.safetensors` and of the MaNGA file.
     """
-    stars, tests, samples = Miles(data), ROOT / "tests" / "data", io.samples()
+    stars, tests, samples = miles_stars(data), ROOT / "tests" / "data", io.samples()
     manga = [_read(tests / "MaNGA_test_spectra.fits.gz"), _read(data / "MaNGA_multicomp_test_spectra.fits.gz")]
     manga = Spectrum.stack(manga)
     coadds = [io.read(samples[name])[DESI] for name in ("desi-galaxy", "desi-nearby-galaxy")]

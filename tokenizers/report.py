@@ -30,7 +30,7 @@ from figures import losses, round_trips
 from heldout import DESI, real, simulated, twins
 from images import image_rows
 from measures import Contender, agreement, matching, noise_doubling, probe, quality, throughput
-from miles import DATA, Miles, miles_reader
+from miles import DATA, miles_reader, miles_stars
 from pca import Components
 from write import write
 
@@ -158,7 +158,7 @@ def twin_rows(given: argparse.Namespace) -> dict:
 
 def probes(given: argparse.Namespace) -> dict:
     """Predicts Teff, log g and [Fe/H] of the MILES stars from frozen embeddings and from the flux itself."""
-    stars = Miles(given.data)
+    stars = miles_stars(given.data)
     good = np.isfinite(stars.labels).all(1)
     rows, labels = torch.as_tensor(good), stars.labels[good]
     spectrum = stars.spectrum[rows]
@@ -173,7 +173,7 @@ def probes(given: argparse.Namespace) -> dict:
         vectors, valid = contender.embed(spectrum)
         features[contender.name] = (vectors * valid[..., None]).flatten(1)
     targets = {"log Teff": np.log10(labels[:, 0]), "log g": labels[:, 1], "[Fe/H]": labels[:, 2]}
-    groups = np.unique([name.rstrip("ABC") for name in np.array(stars.name)[good]], return_inverse=True)[1]
+    groups = np.unique([name.rstrip("ABC") for name in stars.name[good]], return_inverse=True)[1]
     out: dict = {"n": int(good.sum()), "rows": {}}
     for name, matrix in features.items():
         out["rows"][name] = probe(matrix.numpy().astype(np.float64), targets, groups)
@@ -183,7 +183,7 @@ def probes(given: argparse.Namespace) -> dict:
 
 def noise(given: argparse.Namespace) -> dict:
     spectrum = simulated(given.objects // 2)[DESI]
-    stars = Miles(given.data)
+    stars = miles_stars(given.data)
     sets = {"simulated: DESI": spectrum, "real: MILES stars": stars.spectrum[stars.held_out][:64]}
     found = contenders(given)
     return {"rows": {label: {c.name: noise_doubling(c, s) for c in found} for label, s in sets.items()}}

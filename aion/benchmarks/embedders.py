@@ -1,50 +1,24 @@
-"""What can be scored: a model, the raw measurements as a baseline, and a table of embeddings that someone brings."""
+"""What can be scored beside the baseline: a frozen model, and a table of embeddings that someone brings."""
 
-__all__ = ["Brought", "Embedder", "Frozen", "Raw", "embedder"]
+__all__ = ["Brought", "Frozen", "embedder", "trained_on"]
 
 import copy
 import hashlib
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
+from aion.benchmarks.protocol import Embedder, Masked
+from aion.benchmarks.raw import Raw
 from aion.io import read_embeddings
 from aion.model import AION
-from aion.observations import Image, Observation, Scalar, Spectrum
+from aion.observations import Image, Observation
 from aion.posterior import Posterior
 
-BINS = 512  # of raw spectra, in log wavelength
-WINDOW = (3600.0, 9800.0)  # Angstrom
-COMPONENTS = 40  # of raw spectra and images
 BATCH = 32
-
-
-class Embedder(Protocol):
-    """Anything that turns observations into vectors.
-
-    Attributes:
-        name: in tables and file names.
-        sha256: of everything that the vectors depend on beside the observations.
-        trained_on: names of data sets that its training saw.
-    """
-
-    name: str
-    sha256: str
-    trained_on: tuple[str, ...]
-
-    def reads(self, name: str) -> bool:
-        """Tells whether a modality is known."""
-
-    def embed(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> np.ndarray:
-        """Returns vectors `(B, D)`."""
-
-    def controls(self, seed: int) -> dict[str, "Embedder"]:
-        """Returns what should do worse, by name."""
 
 
 class Frozen:
@@ -58,7 +32,7 @@ class Frozen:
     def __init__(self, model: AION, name: str, sha256: str | None = None) -> None:
         self.model, self.name = model, name
         self.sha256 = sha256 or model.sha256
-        self.trained_on = tuple(model.provenance.get("trained_on", ()))
+        self.trained_on = trained_on(model.provenance)
 
     def reads(self, name: str) -> bool:
         """Tells whether the model has a tokenizer for a modality."""
@@ -72,6 +46,31 @@ class Frozen:
         """Predicts the distribution of a scalar."""
         return self.model.predict(observations, name, batch_size=BATCH)
 
+    def generate(self, observations: Mapping[str, Observation], name: str, like: Observation) -> Observation:
+        """Predicts another modality on the grid of `like`, whose values are not looked at, in one pass."""
+        return self.model.reconstruct(observations, name, like=like, batch_size=BATCH)
+
+    def grids(self, observations: Mapping[str, Observation], side: int) -> np.ndarray:
+        """Returns the mean vectors of the tokens in each cell of a grid over the image, `(B, D, side, side)`."""
+        ((name, image),) = observations.items()
+        rows = (image[start : start + BATCH] for start in range(0, len(image), BATCH))
+        return np.concatenate([self._grid(name, part, side) for part in rows])
+
+    @torch.no_grad()
+    def _grid(self, name: str, image: Image, side: int) -> np.ndarray:
+        sequence = self.model.tokenize({name: image})
+        vectors, valid = self.model.embed_tokens(sequence, "none")
+        cells = torch.tensor(getattr(self.model.tokenizer(name), "grid", (side, side))) / side
+        place = sequence.position / cells.to(sequence.position)
+        if not hasattr(self.model.tokenizer(name), "grid"):  # offsets from the centre in arcsec
+            extent = image.pixel_scale[:, None] * torch.tensor(image.flux.shape[2:])
+            place = sequence.position / extent[:, None].to(sequence.position) * side + side / 2
+        row, column = place.floor().clamp(0, side - 1).long().unbind(-1)
+        index = (row * side + column)[..., None].expand_as(vectors)
+        total = vectors.new_zeros(len(image), side * side, vectors.shape[2]).scatter_add_(1, index, vectors)
+        count = vectors.new_zeros(len(image), side * side).scatter_add_(1, index[..., 0], valid.to(vectors))
+        return (total / count.clamp(min=1)[..., None]).mT.unflatten(2, (side, side)).cpu().numpy()
+
     def controls(self, seed: int) -> dict[str, Embedder]:
         """Returns the model with all weights shuffled, each tensor in itself, and the model shown masks alone."""
         other = copy.deepcopy(self.model)
@@ -83,56 +82,8 @@ class Frozen:
         return {"random weights": shuffled, "masks only": Masked(self)}
 
 
-class Masked:
-    """Shows an embedder which values were measured, and how well, but none of the values."""
-
-    def __init__(self, other: Embedder) -> None:
-        self.other, self.name = other, f"{other.name}, masks only"
-        self.sha256, self.trained_on = f"{other.sha256}-masks", other.trained_on
-
-    def reads(self, name: str) -> bool:
-        """Tells whether the embedder knows a modality."""
-        return self.other.reads(name)
-
-    def embed(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> np.ndarray:
-        """Returns vectors `(B, D)` of observations without values."""
-        return self.other.embed(ids, {name: _emptied(value) for name, value in observations.items()})
-
-    def controls(self, seed: int) -> dict[str, Embedder]:
-        """Returns none."""
-        return {}
-
-
-class Raw:
-    """Takes the measurements as they are, which no model has to beat by much to be useful, but must beat.
-
-    Numbers named a flux or coefficients are compressed by asinh; what is missing is 0, with a column that says so.
-    Spectra are averaged in 512 bins of log wavelength, images in 8 x 8 blocks; of each the first 40 principal
-    components are kept, of all objects at once: no label is seen, but more than a model is shown.
-    """
-
-    name = "raw"
-    trained_on = ()
-
-    def __init__(self) -> None:
-        facts = f"raw features 1 {BINS} {WINDOW} {COMPONENTS}"
-        self.sha256 = hashlib.sha256(facts.encode()).hexdigest()
-
-    def reads(self, name: str) -> bool:
-        """Takes every modality."""
-        return True
-
-    def embed(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> np.ndarray:
-        """Returns features `(B, D)`."""
-        return np.concatenate([_features(name, observations[name]) for name in sorted(observations)], axis=1)
-
-    def controls(self, seed: int) -> dict[str, Embedder]:
-        """Returns the same features of masks alone."""
-        return {"masks only": Masked(self)}
-
-
 class Brought:
-    """Takes embeddings from a Parquet file as `aion embed` writes it, matched by object id.
+    """Takes embeddings from a Parquet file as `aion embed` writes it, one of each object, matched by id.
 
     Arguments:
         path: the file.
@@ -142,6 +93,7 @@ class Brought:
     """
 
     trained_on = ()
+    sees = False
 
     def __init__(self, path: Path | str) -> None:
         path = Path(path)
@@ -184,47 +136,23 @@ def embedder(name: str, device: str = "auto") -> Embedder:
     return Frozen(AION.from_pretrained(name, device=device), Path(name).name)
 
 
-def _emptied(value: Observation) -> Observation:
-    """Sets every measured value to zero; ivar, grid and what is missing stay."""
-    if isinstance(value, Scalar):
-        return replace(value, value=torch.where(value.value.isnan(), value.value, 0.0))
-    if isinstance(value, Spectrum | Image):
-        return replace(value, flux=torch.zeros_like(value.flux))
-    msg = f"masks only: {type(value).__name__} has no rule for what is left without values"
-    raise TypeError(msg)
+def trained_on(provenance: Mapping[str, object]) -> tuple[str, ...]:
+    """Lists the data sets that a model has seen: those that its provenance, or that of a part, names.
+
+    They stand in lists under `trained_on`; under `data` as sources with facts of their own, or as the last part of a
+    `path`. A data set of which a part was held out is called "NAME but part 0".
+    """
+    return tuple(sorted(set(_named(provenance))))
 
 
-def _features(name: str, value: Observation) -> np.ndarray:
-    if isinstance(value, Scalar):
-        numbers = value.value.cpu().double().reshape(len(value), -1).numpy()
-        missing = np.isnan(numbers)
-        numbers = np.where(missing, 0.0, numbers)
-        numbers = np.arcsinh(numbers) if "flux" in name or "coefficients" in name else numbers
-        return np.concatenate([numbers, missing[:, missing.any(0)]], axis=1)
-    if isinstance(value, Spectrum):
-        binned = _binned(value)
-        level = np.median(np.abs(binned), axis=1, keepdims=True)
-        return np.concatenate([_components(binned / np.where(level > 0, level, 1)), np.log10(level + 1e-3)], axis=1)
-    if isinstance(value, Image):
-        blocks = torch.nn.functional.adaptive_avg_pool2d(value.flux.cpu().double(), 8)
-        return _components(np.arcsinh(10 * blocks.flatten(1).numpy()))
-    msg = f"raw features of {type(value).__name__} are not defined"
-    raise TypeError(msg)
-
-
-def _binned(spectrum: Spectrum) -> np.ndarray:
-    """Averages measured pixels, weighted by ivar, in bins of log wavelength `(B, 512)`; 0 where there is none."""
-    low, high = (float(np.log(edge)) for edge in WINDOW)
-    place = ((spectrum.wavelength.cpu().double().log() - low) / (high - low) * BINS).floor()
-    weight = spectrum.ivar.cpu().double() * ((place >= 0) & (place < BINS))
-    place = place.clamp(0, BINS - 1).long()
-    total = torch.zeros(len(spectrum), BINS, dtype=torch.float64).scatter_add_(1, place, weight)
-    light = torch.zeros_like(total).scatter_add_(1, place, weight * spectrum.flux.cpu().double())
-    return torch.where(total > 0, light / total.clamp(min=1e-300), 0.0).numpy()
-
-
-def _components(values: np.ndarray) -> np.ndarray:
-    """Projects rows on their first principal components, the sign of each fixed."""
-    u, s, v = np.linalg.svd(values - values.mean(0), full_matrices=False)
-    sign = np.sign(v[np.arange(len(v)), np.abs(v).argmax(1)])
-    return (u * s * sign)[:, :COMPONENTS]
+def _named(provenance: Mapping[str, object]) -> Iterator[str]:
+    for key, value in provenance.items():
+        if key == "trained_on":
+            yield from [value] if isinstance(value, str) else value
+        elif isinstance(value, Mapping):
+            if key == "data" and isinstance(path := value.get("path"), str):
+                yield Path(path).name
+            elif key == "data":
+                sources = {name: facts for name, facts in value.items() if isinstance(facts, Mapping)}
+                yield from (f"{name} but part 0" if own.get("held_out") else name for name, own in sources.items())
+            yield from _named(value)

@@ -6,12 +6,9 @@ A cell lies in `DIR/<task>/<name>.json`, what figures are drawn of beside it as 
 
 __all__ = ["evaluate", "run"]
 
-import functools
-import hashlib
 import json
 import platform
 import re
-import secrets
 import time
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,20 +18,37 @@ import numpy as np
 import torch
 
 from aion import __version__
-from aion.benchmarks import scoring
-from aion.benchmarks.embedders import BATCH, Embedder
+from aion.benchmarks.embedders import BATCH
+from aion.benchmarks.fitting import Scored
+from aion.benchmarks.generation import generation
+from aion.benchmarks.protocol import Embedder
+from aion.benchmarks.published import NotReached
+from aion.benchmarks.retrieval import matching, retrieval
+from aion.benchmarks.scoring import few_labels, posterior, probes, transfer
+from aion.benchmarks.seen import Seen, atomic, code, hashed
+from aion.benchmarks.segmentation import segmentation
 from aion.benchmarks.task import Data, Task, digest
 
-PROBED = {
-    "classification": scoring.probes,
-    "few-labels": scoring.few_labels,
-    "regression": scoring.probes,
-    "retrieval": scoring.retrieval,
+SCORERS: dict[str, Callable[..., Scored]] = {
+    "classification": probes,
+    "few-labels": few_labels,
+    "generation": generation,
+    "matching": matching,
+    "posterior": posterior,
+    "regression": probes,
+    "retrieval": retrieval,
+    "segmentation": segmentation,
+    "transfer": transfer,
+}
+# What an embedder must have, beside vectors, and what it lacks in words.
+NEEDS = {
+    "posterior": ("predict", "it predicts no distribution"),
+    "segmentation": ("grids", "it has no vectors of parts"),
 }
 HERE = Path(__file__).parent
-# A change of these makes new cells; of the first, new embeddings.
-CODE = [HERE / f"{name}.py" for name in ("embedders", "metrics", "real", "scoring", "simulated")]
-CODE += sorted((HERE.parent / "probes").glob("*.py"))
+# A change of these makes new cells.
+CODE = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in {"__init__", "report", "figures", "tasks"})
+CODE += sorted(f"../probes/{path.stem}" for path in (HERE.parent / "probes").glob("*.py"))
 
 
 def run(
@@ -75,8 +89,8 @@ def evaluate(
 ) -> dict:
     """Returns the cell of a task and an embedder: from disk if it is there and nothing has changed, else computed.
 
-    Its `status` is "scored", "not applicable" (the model reads none of the modalities) or "refused" (it was trained on
-    the data).
+    Its `status` is "scored", "not applicable" (the model reads none of the modalities, or lacks what is asked for),
+    "refused" (it was trained on the data) or "not reachable" (a public data set).
 
     Raises:
         FileNotFoundError: if the data are not there.
@@ -85,8 +99,8 @@ def evaluate(
     """
     folder = Path(folder)
     path = folder / task.name / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', embedder.name)}.json"
-    key = _hash(task.sha256, embedder.sha256, str(seed), str(controls), _code())
-    if path.is_file():
+    key = hashed(task.sha256, embedder.sha256, *embedder.trained_on, str(seed), str(controls), code(*CODE))
+    if path.is_file() and task.version:
         kept = json.loads(path.read_text())
         if kept.get("key") == key:
             return kept | {"kept": True}
@@ -96,9 +110,14 @@ def evaluate(
     status, why = _applies(task, embedder)
     arrays: dict[str, np.ndarray] = {}
     if status == "scored":
-        data = task.load(Path(root))
-        found, arrays = _cell(task, embedder, data, folder / "cache", seed, controls)
-        cell |= found | {"objects": len(data), "data_sha256": digest(data.observations)}
+        try:
+            data = task.load(Path(root))
+        except NotReached as error:
+            status, why = "not reachable", str(error)
+        else:
+            found, arrays = _cell(task, embedder, data, folder / "cache", seed, controls)
+            cell |= found | {"objects": len(data), "data_sha256": digest(data.observations)}
+            cell["data_version"] = data.version or task.version
     cell |= {"status": status, "why": why, "seed": seed, "batch_size": BATCH, "dtype": "float32"}
     cell |= {"seconds": round(time.perf_counter() - started, 1)}
     cell |= {"aion": __version__, "torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
@@ -107,13 +126,18 @@ def evaluate(
 
 
 def _applies(task: Task, embedder: Embedder) -> tuple[str, str]:
-    known = [name for name in task.inputs if embedder.reads(name)]
+    """Tells whether a task can be put to an embedder, and why not."""
     if leaked := sorted(set(task.contains) & set(embedder.trained_on)):
-        return "refused", f"its provenance lists {leaked[0]}, which the test objects are of, as training data"
-    if not known or (task.kind == "matching" and (task.inputs[0] not in known or len(known) < 2)):
-        return "not applicable", f"it reads {'none' if not known else 'too few'} of {', '.join(task.inputs)}"
-    if task.kind == "posterior" and not hasattr(embedder, "predict"):
-        return "not applicable", "it predicts no distribution"
+        return "refused", f"its provenance lists {leaked[0]!r}, which the test objects are of, as training data"
+    for names in filter(None, (task.inputs, task.others)):
+        known = [name for name in names if embedder.reads(name)]
+        if not known or (task.kind == "matching" and (names[0] not in known or len(known) < 2)):
+            return "not applicable", f"it reads {'none' if not known else 'too few'} of {', '.join(names)}"
+    if task.others and not getattr(embedder, "sees", True):
+        return "not applicable", "it has one vector of an object, whatever survey saw it"
+    method, lack = NEEDS.get(task.kind, ("embed", ""))
+    if not hasattr(embedder, method):
+        return "not applicable", lack
     if task.kind == "posterior" and not embedder.reads(task.labels[0]):
         return "not applicable", f"it predicts no {task.labels[0]}"
     return "scored", ""
@@ -123,62 +147,16 @@ def _cell(
     task: Task, embedder: Embedder, data: Data, cache: Path, seed: int, controls: bool
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Scores an embedder and its controls."""
-    read = [name for name in task.inputs if embedder.reads(name)]
-    main = _score(task, embedder, data, cache, seed)
-    cell = {"inputs": read, "scores": main.scores, "tested": main.tested, "fitted": main.fitted, "controls": {}}
-    if controls and task.kind != "posterior":
-        shuffled = _score(task, embedder, data, cache, seed, shuffled=True)
-        cell["controls"]["shuffled labels"] = shuffled.scores[task.metric]
+    score, seen = SCORERS[task.kind], Seen(embedder, task, data, cache)
+    main = score(task, seen, seed)
+    cell = {"inputs": seen.names, "scores": main.scores, "tested": main.tested, "fitted": main.fitted, "controls": {}}
+    if seen.others:
+        cell["others"] = seen.others
+    if controls:
+        cell["controls"]["shuffled labels"] = score(task, seen, seed, shuffled=True).scores[task.metric]
         for name, control in embedder.controls(seed).items():
-            cell["controls"][name] = _score(task, control, data, cache, seed).scores[task.metric]
+            cell["controls"][name] = score(task, Seen(control, task, data, cache), seed).scores[task.metric]
     return cell, main.arrays
-
-
-def _score(
-    task: Task, embedder: Embedder, data: Data, cache: Path, seed: int, shuffled: bool = False
-) -> scoring.Scored:
-    read = [name for name in task.inputs if embedder.reads(name)]
-    if task.kind == "posterior":
-        return scoring.posterior(task, _predicted(task, embedder, data, read), data, seed)
-    if task.kind == "matching":
-        asked, others = [read[0]], read[1:]
-        first, second = (_vectors(embedder, data, names, cache) for names in (asked, others))
-        return scoring.matching(task, first, second, data, seed, shuffled)
-    return PROBED[task.kind](task, _vectors(embedder, data, read, cache), data, seed, shuffled)
-
-
-def _predicted(task: Task, embedder: Embedder, data: Data, read: list[str]):
-    return embedder.predict({name: data.observations[name] for name in read}, task.labels[0])
-
-
-def _vectors(embedder: Embedder, data: Data, names: Sequence[str], cache: Path) -> np.ndarray:
-    """Embeds, or reads what was embedded before, under a hash of the observations and of what embeds them."""
-    from safetensors.numpy import load_file, save_file
-
-    observations = {name: data.observations[name] for name in names}
-    path = cache / f"{_hash(digest(observations), embedder.sha256, *data.ids.tolist(), _code(1))[:32]}.safetensors"
-    if path.is_file():
-        return load_file(path)["embedding"]
-    vectors = np.asarray(embedder.embed(data.ids.tolist(), observations))
-    if vectors.shape[:1] != (len(data),) or vectors.ndim != 2:
-        msg = f"{embedder.name}: wanted vectors ({len(data)}, D), given shape {vectors.shape}"
-        raise ValueError(msg)
-    if not (finite := np.isfinite(vectors).all(1)).all():
-        rows = data.ids[~finite][:5].tolist()
-        msg = f"{embedder.name}: {int((~finite).sum())} embeddings hold NaN or inf, of the objects {', '.join(rows)}"
-        raise ValueError(msg)
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    _atomic(path, lambda temporary: save_file({"embedding": vectors}, temporary))
-    return vectors
-
-
-@functools.cache
-def _code(count: int = len(CODE)) -> str:
-    return _hash(*(path.read_text(encoding="utf-8") for path in CODE[:count]))
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _write(path: Path, cell: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -188,16 +166,6 @@ def _write(path: Path, cell: dict, arrays: dict[str, np.ndarray]) -> None:
     numbers = {key: np.ascontiguousarray(value) for key, value in arrays.items() if key not in classes}
     if arrays:
         facts = {"key": cell["key"], "classes": json.dumps(classes)}
-        _atomic(path.with_suffix(".safetensors"), lambda temporary: save_file(numbers, temporary, metadata=facts))
+        atomic(path.with_suffix(".safetensors"), lambda temporary: save_file(numbers, temporary, metadata=facts))
     text = json.dumps(cell, indent=1, sort_keys=True) + "\n"
-    _atomic(path, lambda temporary: temporary.write_text(text))
-
-
-def _atomic(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic(path, lambda temporary: temporary.write_text(text))

@@ -1,6 +1,6 @@
-"""Reads the real data of the offline tasks from a checkout."""
+"""Tasks on real data that lie in a checkout, and how these are read."""
 
-__all__ = ["MANGA", "MILES", "NGC", "PHOTOZ", "galaxies", "miles", "openngc", "photoz"]
+__all__ = ["REAL", "galaxies", "miles", "openngc", "photoz"]
 
 import csv
 import gzip
@@ -14,7 +14,8 @@ import torch
 from safetensors import safe_open
 
 from aion import io
-from aion.benchmarks.task import Data, File
+from aion.benchmarks.miles import read_stars
+from aion.benchmarks.task import Data, File, Task
 from aion.observations import Scalar, Spectrum
 
 MILES = File("tokenizers/data/miles.safetensors", "7d72a6738da63acbf13996bd3edf42869d931a04669165a04052e027220c0b5b")
@@ -33,38 +34,19 @@ LEVEL = 10.0  # of the MILES spectra, which have no absolute flux: that of a usu
 CLASSES = ((3900, "M"), (5200, "K"), (6000, "G"), (7500, "F"), (10000, "A"), (np.inf, "OB"))
 HUBBLE = {"E": "elliptical", "S0": "lenticular", "S": "spiral", "I": "irregular"}
 NUMBERS = ("bmag", "jmag", "hmag", "kmag", "majax", "minax", "sbrightn")
+FOLDS = (0, 1, 2, 3, 4)
 
 
 def miles(root: Path) -> Data:
-    """Reads 944 stars; all spectra of a star and its components are in one fold: its lowest library number modulo 5."""
-    with safe_open(MILES.find(root), framework="np") as file:
-        flux, labels = file.get_tensor("flux").astype(np.float64), file.get_tensor("labels").astype(np.float64)
-        number, facts = file.get_tensor("number").astype(int), file.metadata()
-    names = facts["names"].split("\n")
-    air = float(facts["start"]) + float(facts["step"]) * np.arange(flux.shape[1])
-    error = np.maximum(_scatter(flux), 0.005 * np.abs(flux))
-    ivar = np.where(flux > 0, error**-2.0, 0.0)
-    level = LEVEL / np.median(flux, axis=1, keepdims=True)
-    spectrum = Spectrum(flux * level, ivar / level**2, np.asarray(io.air_to_vacuum(air)))
-    stars = [re.sub(r"(?<=\d)[A-Z]$", "", re.sub(r"\s*Cl$", "", name)) for name in names]
-    first: dict[str, int] = {}
-    for star, own in zip(stars, number, strict=True):
-        first[star] = min(own, first.get(star, own))
-    teff = labels[:, 0]
+    """Reads 944 stars; all spectra of a star and its components are in one fold, 0 is that of held-out stars."""
+    stars = read_stars(MILES.find(root))
+    level = LEVEL / stars.spectrum.flux.median(1, keepdim=True).values
+    spectrum = Spectrum(stars.spectrum.flux * level, stars.spectrum.ivar / level**2, stars.spectrum.wavelength)
+    teff = stars.labels[:, 0]
     classes = np.array([next(name for limit, name in CLASSES if value < limit) for value in teff])
-    columns = {"log_teff": np.log10(teff), "logg": labels[:, 1], "feh": labels[:, 2], "class": classes}
-    folds = np.array([first[star] % 5 for star in stars])
-    ids = np.array([f"miles-{n:04d}-{i}" for i, n in enumerate(number)])
-    return Data(ids, {"sdss_spectrum": spectrum}, columns, folds)
-
-
-def _scatter(flux: np.ndarray, window: int = 201) -> np.ndarray:
-    """Estimates the error of each pixel from the median second difference in blocks, interpolated between them."""
-    second = np.abs(2 * flux[:, 1:-1] - flux[:, :-2] - flux[:, 2:]) * 1.4826 / 6**0.5
-    count = second.shape[1] // window
-    blocks = np.median(second[:, : count * window].reshape(len(flux), count, window), axis=2)
-    centre = (np.arange(count) + 0.5) * window + 1
-    return np.stack([np.interp(np.arange(flux.shape[1]), centre, row) for row in blocks])
+    columns = {"log_teff": np.log10(teff), "logg": stars.labels[:, 1], "feh": stars.labels[:, 2], "class": classes}
+    ids = np.array([f"miles-{n:04d}-{i}" for i, n in enumerate(stars.number)])
+    return Data(ids, {"sdss_spectrum": spectrum}, columns, stars.part)
 
 
 def photoz(root: Path) -> Data:
@@ -135,3 +117,105 @@ def _stacked(spectra: list[Spectrum | None]) -> Spectrum:
             flux[row, :count], ivar[row, :count], wavelength[row, :count] = s.flux[0], s.ivar[0], s.wavelength[0]
             wavelength[row, count:] = s.wavelength[0, -1]
     return Spectrum(flux, ivar, wavelength)
+
+
+_MILES = {
+    "origin": "real",
+    "inputs": ("sdss_spectrum",),
+    "load": miles,
+    "version": MILES.sha256,
+    "licence": "BSD-3-Clause (as distributed with sdss-mangadap 4.5.0)",
+    "citation": "Sánchez-Blázquez et al. 2006, arXiv:astro-ph/0607009; Cenarro et al. 2007, arXiv:astro-ph/0611618",
+}
+_PART = ("miles", "miles but part 0")
+_BY_STAR = "5 folds by the lowest library number of the star, modulo 5; all spectra of a star in one"
+_UNSEEN = "fold 0 of miles-labels: the stars of which no template of the simulated sky is made"
+_SEEN = "templates of the simulated sky are made of folds 1 to 4: the spectra, not the labels, are known to our models"
+
+REAL = (
+    Task(
+        name="miles-labels",
+        question="Teff, log g and [Fe/H] of real stars from their spectra",
+        kind="regression",
+        labels=("log_teff", "logg", "feh"),
+        metric="r2",
+        split=_BY_STAR,
+        tests=FOLDS,
+        contains=_PART,
+        note=_SEEN,
+        **_MILES,
+    ),
+    Task(
+        name="miles-unseen",
+        question="Teff, log g and [Fe/H] of those real stars that no model has met in any guise",
+        kind="regression",
+        labels=("log_teff", "logg", "feh"),
+        metric="r2",
+        split=_UNSEEN,
+        tests=(0,),
+        contains=_PART[:1],
+        **_MILES,
+    ),
+    Task(
+        name="miles-classes",
+        question="spectral class (OB, A, F, G, K, M, by limits in Teff) of real stars",
+        kind="classification",
+        labels=("class",),
+        metric="accuracy",
+        split=_BY_STAR,
+        tests=FOLDS,
+        contains=_PART,
+        note=_SEEN,
+        **_MILES,
+    ),
+    Task(
+        name="sdss-photoz",
+        question="redshift of real galaxies from magnitudes",
+        origin="real",
+        kind="regression",
+        inputs=(*(f"legacysurvey_flux_{band}" for band in "griz"), "sdss_flux_u"),
+        labels=("redshift",),
+        metric="nmad",
+        load=photoz,
+        version=PHOTOZ.sha256,
+        split="5000 to fit, 5000 to test, as in the source",
+        tests=(1,),
+        licence="University of Illinois/NCSA open source licence (as distributed with mlz 1.2)",
+        citation="Carrasco Kind, Brunner 2013, arXiv:1303.7269; SDSS",
+        contains=("sdss-mgs",),
+        note="SDSS bands given as those of the Legacy Surveys; u goes to whoever reads it",
+    ),
+    Task(
+        name="openngc-types",
+        question="Hubble type (elliptical, lenticular, spiral, irregular) of real galaxies from a catalogue",
+        origin="real",
+        kind="classification",
+        inputs=tuple(f"openngc_{name}" for name in NUMBERS),
+        labels=("type",),
+        metric="accuracy",
+        load=openngc,
+        version=NGC.sha256,
+        split="5 folds of cells of the sky of equal area (15 degrees by 1/6 in sin dec)",
+        tests=FOLDS,
+        licence="CC BY-SA 4.0",
+        citation="OpenNGC (Mattia Verga), as distributed with pyongc 1.2.2",
+        contains=("openngc",),
+    ),
+    Task(
+        name="survey-redshifts",
+        question="redshift of real DESI and MaNGA galaxies, from the spectrum, as a distribution",
+        origin="real",
+        kind="posterior",
+        inputs=("desi_spectrum", "sdss_spectrum"),
+        labels=("redshift",),
+        metric="nmad",
+        load=galaxies,
+        version=" ".join(("DESI files of aion.io.samples", *(file.sha256 for file in MANGA))),
+        split="no fit: all are tested",
+        tests=(0,),
+        licence="BSD-3-Clause (as distributed with fastspecfit 3.6.1 and sdss-mangadap 4.5.0)",
+        citation="DESI Collaboration 2023, arXiv:2306.06308; Bundy et al. 2015, arXiv:1412.1482",
+        contains=("desi", "manga"),
+        note="a dozen objects: read the scatter plot, not the number",
+    ),
+)

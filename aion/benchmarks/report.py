@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aion.benchmarks.figures import draw, draw_curves
 from aion.benchmarks.tasks import SUITES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, BLUE, ORANGE = "#333333", "#0072B2", "#D55E00"
 LOWER = {"crps", "nmad", "outliers"}  # of which less is better
 ORDER = {"real": 0, "simulated": 1, "published": 2}
-HISTOGRAMS = {"ndcg": "nDCG@10 of a query", "pit": "PIT", "rank": "rank of the partner"}
-NAMES = {"ndcg@10": "nDCG@10", "nmad": "NMAD", "r2": "R²"}
+NAMES = {"iou": "IoU", "ndcg@10": "nDCG@10", "nmad": "NMAD", "r2": "R²"}
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child,td.text,th.text{text-align:left}th{cursor:pointer;background:#f4f4f4}
@@ -83,10 +82,10 @@ def write_report(cells: Sequence[dict], folder: Path | str) -> Path:
     body.append("</tbody></table>")
     for name in dict.fromkeys(cell["task"] for cell in cells):
         task, own = tasks[name], [c for c in cells if c["task"] == name]
-        pictures = [_picture(cell, folder) for cell in own if cell["status"] == "scored"]
+        pictures = _pictures([c for c in own if c["status"] == "scored"], folder)
         facts = f"{task.origin}; {task.split}; {task.licence}; {task.citation}. {task.note}"
         body.append(f"<section><h2 id='{name}'>{name}</h2><p>{html.escape(task.question)}</p>")
-        body.append(f"<p class=small>{html.escape(facts)}</p>{''.join(pictures)}</section>")
+        body.append(f"<p class=small>{html.escape(facts)}</p>{pictures}</section>")
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         "<link rel=icon href='data:,'>"
@@ -138,70 +137,29 @@ def _shown(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4f}"
 
 
-def _picture(cell: dict, folder: Path) -> str:
-    """Draws what a cell found, as an image inside the page."""
+def _pictures(cells: Sequence[dict], folder: Path) -> str:
+    """Draws what the cells of a task found, as images inside the page."""
+    found = [(cell, arrays) for cell in cells if (arrays := _arrays(cell, folder))]
+    curves = [pair for pair in found if "score" in pair[1]]
+    figures = [(f"{curves[0][0]['task']}, all models", draw_curves(*zip(*curves, strict=True)))] if curves else []
+    figures += [(f"{cell['task']}, {cell['model']}", figure) for cell, arrays in found for figure in draw(cell, arrays)]
+    return "".join(_inlined(caption, figure) for caption, figure in figures)
+
+
+def _arrays(cell: dict, folder: Path) -> dict[str, np.ndarray]:
+    """Reads what figures of a cell are drawn of; nothing if it is not there, or of another cell."""
     from safetensors import safe_open
 
     for path in folder.glob(f"{cell['task']}/*.safetensors"):
         with safe_open(path, framework="np") as file:
-            if (file.metadata() or {}).get("key") != cell["key"]:
-                continue
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            arrays |= {k: np.array(v) for k, v in json.loads(file.metadata()["classes"]).items()}
-        stream = io.BytesIO()
-        figure = draw(cell, arrays)
-        figure.savefig(stream, format="png", dpi=80)
-        data = base64.b64encode(stream.getvalue()).decode()
-        caption = html.escape(f"{cell['task']}, {cell['model']}")
-        return f"<figure><img alt='{caption}' src='data:image/png;base64,{data}'></figure>"
-    return ""
+            if (file.metadata() or {}).get("key") == cell["key"]:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return arrays | {k: np.array(v) for k, v in json.loads(file.metadata()["classes"]).items()}
+    return {}
 
 
-def draw(cell: dict, arrays: dict[str, np.ndarray]) -> "Figure":
-    """Draws the arrays of a cell: scatter, confusion, PIT, a curve or a histogram, each with its axes named."""
-    from matplotlib.figure import Figure
-
-    labels = [key.removeprefix("truth ") for key in arrays if key.startswith("truth ")]
-    panels = [*labels, *(key for key in (*HISTOGRAMS, "score") if key in arrays)]
-    figure = Figure(figsize=(4.2 * len(panels), 3.9), layout="constrained")
-    figure.suptitle(f"{cell['task']} ({cell['origin']}), {cell['model']}", color=INK)
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        if name in labels:
-            truth, guess = arrays[f"truth {name}"], arrays[f"prediction {name}"]
-            (_confusion if truth.dtype.kind in "US" else _scatter)(axes, name, truth, guess)
-        elif name == "score":
-            axes.errorbar(
-                arrays["labels"], arrays["score"][:, 0], arrays["score"][:, 1], color=BLUE, marker="o", capsize=3
-            )
-            axes.set(xscale="log", xlabel="labelled objects", ylabel=cell["metric"])
-        else:
-            count = 10 if name == "pit" else 20
-            axes.hist(arrays[name], bins=count, range=(0, 1) if name == "pit" else None, color=BLUE)
-            if name == "pit":
-                axes.axhline(len(arrays[name]) / count, color=ORANGE)
-            axes.set(xlabel=HISTOGRAMS[name], ylabel="objects")
-    return figure
-
-
-def _scatter(axes, name: str, truth: np.ndarray, guess: np.ndarray) -> None:
-    low, high = np.percentile(np.concatenate([truth, guess]), [0.5, 99.5])
-    axes.plot([low, high], [low, high], color=ORANGE, lw=1)
-    axes.plot(truth, guess, ".", color=BLUE, ms=4, alpha=min(1.0, 300 / len(truth) + 0.1), mew=0)
-    pad = 0.03 * (high - low)
-    axes.set(
-        xlabel=f"true {name}", ylabel=f"predicted {name}", xlim=(low - pad, high + pad), ylim=(low - pad, high + pad)
-    )
-
-
-def _confusion(axes, name: str, truth: np.ndarray, guess: np.ndarray) -> None:
-    classes = np.unique(np.concatenate([truth, guess]))
-    count = np.array([[((truth == t) & (guess == g)).sum() for g in classes] for t in classes])
-    share = count / np.maximum(count.sum(1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), number in np.ndenumerate(count):
-        axes.text(
-            column, row, str(number), ha="center", va="center", color="white" if share[row, column] > 0.5 else INK
-        )
-    axes.set_xticks(range(len(classes)), classes, rotation=45)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel=f"predicted {name}", ylabel=f"true {name}")
+def _inlined(caption: str, figure: "Figure") -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=80)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f"<figure><img alt='{html.escape(caption, quote=True)}' src='data:image/png;base64,{data}'></figure>"

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from aion.observations import Observation
 
-KINDS = ("classification", "few-labels", "matching", "posterior", "regression", "retrieval")
+KINDS = (
+    "classification",
+    "few-labels",
+    "generation",
+    "matching",
+    "posterior",
+    "regression",
+    "retrieval",
+    "segmentation",
+    "transfer",
+)
 ORIGINS = ("published", "real", "simulated")
 
 
@@ -54,14 +64,16 @@ class Data:
     Arguments:
         ids: a name for each of the B objects.
         observations: by modality.
-        labels: by name, numbers or text `(B,)`; NaN where there is none.
+        labels: by name, numbers or text `(B,)`, or maps `(B, H, W)`; NaN where there is none.
         folds: number of the part of the split that each object belongs to, `(B,)`.
+        version: which version of a public data set this is, if only its fetching tells.
     """
 
     ids: np.ndarray
     observations: dict[str, Observation]
     labels: dict[str, np.ndarray]
     folds: np.ndarray
+    version: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,7 +81,7 @@ class Data:
     def __getitem__(self, rows: np.ndarray) -> "Data":
         observations = {name: value[rows] for name, value in self.observations.items()}
         labels = {name: value[rows] for name, value in self.labels.items()}
-        return Data(self.ids[rows], observations, labels, self.folds[rows])
+        return Data(self.ids[rows], observations, labels, self.folds[rows], self.version)
 
     def distinct(self) -> "Data":
         """Leaves out every object that equals an earlier one in all observations."""
@@ -90,17 +102,20 @@ class Task:
         question: what is asked, in a sentence.
         origin: "real", "simulated" or "published" (a public data set that is fetched).
         kind: "regression" or "classification" by probes on frozen embeddings, "few-labels" (regression from few
-            objects), "retrieval" (neighbours in the embedding), "matching" (partners across modalities) or
-            "posterior" (what a model predicts by itself).
-        inputs: modalities given; a model reads those that it knows. For "matching" the others ask for the first.
+            objects), "transfer" (probes tested on another survey), "segmentation" (probes of maps), "retrieval"
+            (neighbours in the embedding), "matching" (partners across modalities), "generation" (of another
+            modality) or "posterior" (what a model predicts by itself).
+        inputs: modalities given; a model reads those that it knows. For "matching" those after the first ask for it.
         labels: names of what is predicted.
         metric: name of the headline score.
         load: makes the data, given the root of a checkout.
-        version: what pins the data: hash of a file, or the numbers of a simulation.
+        version: what pins the data: hash of a file, the numbers of a simulation, a revision; empty if only fetching
+            tells, and then no cell is kept.
         split: the rule, in words.
         tests: folds that are tested on, each by a probe fitted to all other folds.
         licence: of the data.
         citation: of the data.
+        others: modalities of the other survey: of the objects tested ("transfer") or searched ("retrieval").
         contains: names under which the provenance of a model would list these data as training data.
         note: what a reader must know beside the score.
     """
@@ -118,6 +133,7 @@ class Task:
     tests: tuple[int, ...]
     licence: str
     citation: str
+    others: tuple[str, ...] = ()
     contains: tuple[str, ...] = ()
     note: str = ""
 

@@ -60,6 +60,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
     tasks = choose(arguments.suite, arguments.task)
     models = [embedder(name, arguments.device) for name in arguments.model or [DEFAULT_MODEL, "raw"]]
+    if arguments.output.exists() and not arguments.output.is_dir():
+        msg = f"-o {arguments.output}: wanted a folder, and there is a file of that name"
+        raise FileExistsError(msg)
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(tasks) * len(models), unit="cell", disable=None) as bar:
 
@@ -72,4 +75,8 @@ def _run(arguments: argparse.Namespace) -> None:
     text = table(cells)
     (arguments.output / "table.md").write_text(text, encoding="utf-8")
     page = write_report(cells, arguments.output)
-    print(f"{text}\n{page}  {len(cells)} cells, {sum(cell.get('kept', False) for cell in cells)} kept from before")
+    print(text)
+    for cell in cells:
+        if cell["why"]:
+            print(f"{cell['task']}, {cell['model']}: {cell['status']}: {cell['why']}")
+    print(f"{page}  {len(cells)} cells, {sum(cell.get('kept', False) for cell in cells)} kept from before")

@@ -7,13 +7,17 @@ few that matter: published R2 of redshift falls from .995 to .78 once spectra jo
 
 __all__ = ["AttentiveProbe"]
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 
 from torch import Tensor
 
-from aion.probes.mlp import NetworkProbe
+from aion.probes.network import NetworkProbe
 
 
+@dataclass(eq=False, repr=False)
 class AttentiveProbe(NetworkProbe):
     """Fits one query per output on the tokens of objects, `X` of shape `(B, N, D)`.
 
@@ -21,38 +25,20 @@ class AttentiveProbe(NetworkProbe):
     the result. So features ride through cross-validation as one array.
 
     Arguments:
-        width: size of keys and values.
-        steps: steps of the optimiser.
-        batch_size: objects in a step.
-        learning_rate: at the start.
-        weight_decay: pull towards zero.
-        kind: "regressor" or "classifier".
-        seed: of the weights and batches.
+        kind: "regressor" or "classifier"; for the others see `aion.probes.network.NetworkProbe`.
 
     References:
         AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025, arXiv:2510.17960)
         Perceiver: General Perception with Iterative Attention (Jaegle et al., 2021, arXiv:2103.03206)
     """
 
-    axes = (3,)
+    axes: ClassVar[tuple[int, ...]] = (3,)
 
-    def __init__(
-        self,
-        width: int = 64,
-        steps: int = 300,
-        batch_size: int = 64,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 1e-2,
-        kind: str = "regressor",
-        seed: int = 0,
-    ) -> None:
-        self.width = width
-        self.steps = steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.kind = kind
-        self.seed = seed
+    width: int = 64
+    steps: int = 300
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    kind: str = "regressor"
 
     def _features(self, X: Tensor) -> Tensor:
         X = super()._features(X)

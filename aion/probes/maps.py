@@ -2,6 +2,7 @@
 
 __all__ = ["MapProbe"]
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -9,22 +10,15 @@ import torch
 
 from torch import Tensor
 
-from aion.probes.mlp import NetworkProbe
+from aion.probes.network import NetworkProbe
 
 
+@dataclass(eq=False, repr=False)
 class MapProbe(NetworkProbe):
     """Fits maps `(B, H, W)` from features `(B, D, h, w)`, where `H / h = W / w` is a power of two.
 
     Each doubling is a transposed convolution and GELU, the last layer one weight per channel. The score is R2 over
-    pixels; for an IoU threshold what is predicted.
-
-    Arguments:
-        width: channels.
-        steps: steps of the optimiser.
-        batch_size: objects in a step.
-        learning_rate: at the start.
-        weight_decay: pull towards zero.
-        seed: of the weights and batches.
+    pixels; for an IoU threshold what is predicted. Arguments are those of `aion.probes.network.NetworkProbe`.
 
     References:
         Segment Anything (Kirillov et al., 2023, arXiv:2304.02643)
@@ -32,21 +26,10 @@ class MapProbe(NetworkProbe):
 
     axes: ClassVar[tuple[int, ...]] = (4,)
 
-    def __init__(
-        self,
-        width: int = 32,
-        steps: int = 300,
-        batch_size: int = 16,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
-    ) -> None:
-        self.width = width
-        self.steps = steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.seed = seed
+    width: int = 32
+    steps: int = 300
+    batch_size: int = 16
+    learning_rate: float = 3e-3
 
     def _pair(self, X: Tensor | np.ndarray, y: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         X, y = self._features(X), self._finite("y", y)

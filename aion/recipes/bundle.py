@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from aion import keeping
 from aion.masking import BudgetMasking
 from aion.model import AION
 from aion.observations import Observation
@@ -77,7 +78,8 @@ class _Run:
         if "stored" in config:
             with ranks.together():
                 tokenizer = _stored(name, config).to(self.device)
-            self.facts[name] = {"stored": config["stored"]}
+            data = keeping.read(config["stored"], store.KIND)[1].get("provenance", {}).get("data")
+            self.facts[name] = {"stored": config["stored"]} | ({"data": data} if data else {})
             return tokenizer
         part = self._part(name)
         with ranks.together():

@@ -1,0 +1,115 @@
+"""What an embedder makes of the objects of a task: vectors and grids of them, kept on disk, and predictions."""
+
+__all__ = ["Seen", "atomic", "code", "hashed"]
+
+import functools
+import hashlib
+import secrets
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aion.benchmarks.protocol import Embedder
+from aion.benchmarks.task import Data, Task, digest
+from aion.observations import Observation
+from aion.posterior import Posterior
+
+
+class Seen:
+    """Binds an embedder to the data of a task.
+
+    Arguments:
+        embedder: of whom.
+        task: what is asked; of its modalities those are shown that the embedder reads.
+        data: the objects.
+        cache: folder where embeddings are kept.
+    """
+
+    def __init__(self, embedder: Embedder, task: Task, data: Data, cache: Path) -> None:
+        self.embedder, self.data, self.cache = embedder, data, cache
+        self.names, self.others = ([n for n in own if embedder.reads(n)] for own in (task.inputs, task.others))
+
+    def vectors(self, names: Sequence[str] | None = None) -> np.ndarray:
+        """Returns vectors `(B, D)` of the objects, by the modalities named or all."""
+        observations = self._observations(self.names if names is None else names)
+        ids = self.data.ids.tolist()
+        return self._kept("vectors", observations, 2, lambda: self.embedder.embed(ids, observations))
+
+    def views(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns vectors `(B, D)` as the first survey sees the objects and as the other does, in one space."""
+        if not hasattr(self.embedder, "embed_both"):
+            return self.vectors(), self.vectors(self.others)
+        own, other = self._observations(self.names), self._observations(self.others)
+        both = self._kept("views", own | other, 3, lambda: np.stack(self.embedder.embed_both(own, other), axis=1))
+        return both[:, 0], both[:, 1]
+
+    def grids(self, side: int) -> np.ndarray:
+        """Returns vectors of parts of the image `(B, D, side, side)`."""
+        observations = self._observations(self.names)
+        return self._kept(f"grids {side}", observations, 4, lambda: self.embedder.grids(observations, side))
+
+    def posterior(self, name: str) -> Posterior:
+        """Predicts the distribution of a scalar."""
+        return self.embedder.predict(self._observations(self.names), name)
+
+    def generated(self, name: str, order: np.ndarray) -> Observation:
+        """Predicts another modality, on the grid that it has, object i from what was seen of object `order[i]`."""
+        like = self.data.observations[name]
+        seen = {key: value[torch.from_numpy(order)] for key, value in self._observations(self.names).items()}
+        return self.embedder.generate(seen, name, like)
+
+    def _observations(self, names: Sequence[str]) -> dict[str, Observation]:
+        return {name: self.data.observations[name] for name in names}
+
+    def _kept(self, what: str, observations: dict, axes: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Embeds, or reads what was embedded before, under a hash of the observations and of what embeds them."""
+        from safetensors.numpy import load_file, save_file
+
+        name = self.embedder.name
+        key = hashed(
+            what,
+            digest(observations),
+            self.embedder.sha256,
+            *self.data.ids.tolist(),
+            code("embedders", "protocol", "raw"),
+        )
+        path = self.cache / f"{key[:32]}.safetensors"
+        if path.is_file():
+            return load_file(path)["embedding"]
+        vectors = np.asarray(make())
+        if vectors.shape[:1] != (len(self.data),) or vectors.ndim != axes:
+            msg = f"{name}: wanted vectors of {len(self.data)} objects, {axes} axes, given shape {vectors.shape}"
+            raise ValueError(msg)
+        if not (finite := np.isfinite(vectors).reshape(len(vectors), -1).all(1)).all():
+            rows = self.data.ids[~finite][:5].tolist()
+            msg = f"{name}: {int((~finite).sum())} embeddings hold NaN or inf, of the objects {', '.join(rows)}"
+            raise ValueError(msg)
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        atomic(path, lambda temporary: save_file({"embedding": vectors}, temporary))
+        return vectors
+
+
+@functools.cache
+def code(*names: str) -> str:
+    """Computes a hash of source files of this package, by name without ending; a change of theirs makes new results."""
+    folder = Path(__file__).parent
+    return hashed(*((folder / f"{name}.py").read_text(encoding="utf-8") for name in names))
+
+
+def hashed(*parts: str) -> str:
+    """Computes a hash of texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets a function write a file under a temporary name in the same folder, then gives it its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
