@@ -29,8 +29,8 @@ FORMAT = "aion-index-1"
 class Index:
     """Finds the rows of an embedding that are nearest to queries, by looking at all of them.
 
-    Beside the embedding memory stays near `256 * chunk` numbers, whatever the sizes. The result does not depend on
-    `chunk`.
+    Beside the embedding and the ids memory stays near `256 * chunk` numbers, and a number a row. The result does not
+    depend on `chunk`.
 
     Arguments:
         embedding: with shape `(N, D)`, finite; a tensor is kept, not copied, on its device and in its type. float16
@@ -74,9 +74,9 @@ class Index:
         self.ids = [str(i) for i in (range(len(self)) if ids is None else ids)]
         self.columns = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in (columns or {}).items()}
         self.facts = dict(facts or {})
-        self._row = {name: row for row, name in enumerate(self.ids)}
-        if len(self.ids) != len(self) or len(self._row) != len(self):
-            msg = f"Index: wanted {len(self)} different ids, given {len(self.ids)}, {len(self._row)} different"
+        different = len(self) if ids is None else len(set(self.ids))
+        if len(self.ids) != len(self) or different != len(self):
+            msg = f"Index: wanted {len(self)} different ids, given {len(self.ids)}, {different} different"
             raise ValueError(msg)
         for name, value in self.columns.items():
             if value.shape != (len(self),):
@@ -201,6 +201,11 @@ class Index:
         return vectors / vectors.norm(dim=1, keepdim=True) if self.metric == "cosine" else vectors
 
     # ---- objects by name
+
+    @functools.cached_property
+    def _row(self) -> dict[str, int]:
+        """Returns the row of each id; a hundred bytes each, so that it is made when it is first asked for."""
+        return {name: row for row, name in enumerate(self.ids)}
 
     def rows(self, ids: Sequence[str]) -> Tensor:
         """Returns the rows of objects; an unknown id is a `ValueError` with the near misses."""
