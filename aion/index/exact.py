@@ -29,8 +29,8 @@ FORMAT = "aion-index-1"
 class Index:
     """Finds the rows of an embedding that are nearest to queries, by looking at all of them.
 
-    Beside the embedding memory stays near `256 * chunk` numbers, whatever the sizes. The result does not depend on
-    `chunk`.
+    Beside the embedding and the ids memory stays near `256 * chunk` numbers, and a number a row. The result does not
+    depend on `chunk`.
 
     Arguments:
         embedding: with shape `(N, D)`, finite; a tensor is kept, not copied, on its device and in its type. float16
@@ -74,9 +74,9 @@ class Index:
         self.ids = [str(i) for i in (range(len(self)) if ids is None else ids)]
         self.columns = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in (columns or {}).items()}
         self.facts = dict(facts or {})
-        self._row = {name: row for row, name in enumerate(self.ids)}
-        if len(self.ids) != len(self) or len(self._row) != len(self):
-            msg = f"Index: wanted {len(self)} different ids, given {len(self.ids)}, {len(self._row)} different"
+        different = len(self) if ids is None else len(set(self.ids))
+        if len(self.ids) != len(self) or different != len(self):
+            msg = f"Index: wanted {len(self)} different ids, given {len(self.ids)}, {different} different"
             raise ValueError(msg)
         for name, value in self.columns.items():
             if value.shape != (len(self),):
@@ -118,6 +118,15 @@ class Index:
         found = [self._nearest(self._prepare(part), k) for part in query.split(256)]
         return torch.cat([d for d, _ in found]).float(), torch.cat([row for _, row in found])
 
+    @torch.no_grad()
+    def nearest_of(self, query: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Finds the `k` nearest of rows `(B, c)` that are given for each query, -1 for none, as `search` does."""
+        query, rows = (value.to(self.embedding.device) for value in (self._prepare(query), rows))
+        rows = rows.sort(dim=1).values  # ties go to the lower row
+        distance, order = self._distances(query, self.embedding, rows).sort(dim=1, stable=True)
+        distance = distance[:, :k]
+        return (distance.square() / 2 if self.metric == "cosine" else distance).float(), rows.gather(1, order[:, :k])
+
     def _nearest(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         distance = query.new_full((len(query), k), torch.inf)
         row = torch.full((len(query), k), -1, device=query.device)
@@ -138,7 +147,10 @@ class Index:
     @functools.cached_property
     def _norm(self) -> Tensor:
         """Returns the length of each row in float32, `(N,)`; computing it is a quarter of the work of a search."""
-        return torch.cat([part.float().norm(dim=1) for part in self.embedding.split(self.chunk)])
+        result = torch.empty(len(self), device=self.embedding.device)  # first: what is kept between two parts leaves
+        for part, norm in zip(self.embedding.split(self.chunk), result.split(self.chunk), strict=True):  # holes
+            norm.copy_(part.float().norm(dim=1))
+        return result
 
     def _candidates(self, query: Tensor, part: Tensor, norm: Tensor, known: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Finds the rows of a part that may be among the k nearest, by their products in float32.
@@ -176,7 +188,7 @@ class Index:
 
     def _distances(self, query: Tensor, part: Tensor, rows: Tensor) -> Tensor:
         """Computes the distances from queries to rows of a part in float64; infinite where the row is -1."""
-        if len(rows) == 1 < len(query) or rows.shape[1] == len(part):
+        if len(rows) == 1 and (rows >= 0).all():
             return _apart(query, self._prepare(part[rows[0]]))
         result = query.new_full(rows.shape, torch.inf)
         which, slot = (rows >= 0).nonzero().unbind(1)
@@ -189,6 +201,11 @@ class Index:
         return vectors / vectors.norm(dim=1, keepdim=True) if self.metric == "cosine" else vectors
 
     # ---- objects by name
+
+    @functools.cached_property
+    def _row(self) -> dict[str, int]:
+        """Returns the row of each id; a hundred bytes each, so that it is made when it is first asked for."""
+        return {name: row for row, name in enumerate(self.ids)}
 
     def rows(self, ids: Sequence[str]) -> Tensor:
         """Returns the rows of objects; an unknown id is a `ValueError` with the near misses."""
