@@ -8,7 +8,7 @@ import torch
 from aion import Spectrum, io
 from aion.bundle import BUNDLED
 from aion.sky import Sky
-from aion.tokenizers.slots import ATOM, CODE, SCALE, stands
+from aion.tokenizers.slots import ATOM, CODE, SCALE, SWELL, stands
 from aion.tokenizers.store import load
 from aion.tokens import Tokens
 
@@ -69,6 +69,20 @@ def test_most_of_the_lines_of_a_real_galaxy_are_in_its_atoms(tokenizer, desi):
     codes = Tokens(tokens.ids, tokens.position, tokens.valid & (stands(tokens.position) != ATOM))
     with_atoms, without = (chi2(desi[0], tokenizer.decode(t, like=desi[0])) for t in (tokens, codes))
     assert without > 10 * with_atoms
+
+
+def test_the_order_of_tokens_and_batch_mates_do_not_matter_to_what_is_decoded(tokenizer, sky, generator):
+    spectrum = sky["desi_spectrum"]
+    spectrum = spectrum[spectrum.measured.any(1)]
+    tokens = tokenizer.encode(spectrum)
+    assert (tokens.valid & (stands(tokens.position) == SWELL)).any()
+    alone = [tokenizer.decode(tokens[i], like=spectrum[i]).flux for i in range(len(spectrum))]
+    expected = torch.cat(alone)
+    scale = expected.abs().amax(1, keepdim=True)
+    order = torch.randperm(tokens.ids.shape[1], generator=generator)
+    shuffled = Tokens(tokens.ids[:, order], tokens.position[:, order], tokens.valid[:, order])
+    decoded = tokenizer.decode(shuffled, like=spectrum).flux
+    torch.testing.assert_close(decoded / scale, expected / scale, atol=1e-5, rtol=0)
 
 
 def test_every_instrument_comes_back(tokenizer, sky):

@@ -408,7 +408,7 @@ class SpectrumTokenizer(Tokenizer):
             if kinds[kind].any():
                 rung = (tokens.position[..., 1].double() * 2.0 ** (octave - down)).round().long()
                 valid, rung, ids = compact(kinds[kind], rung, tokens.ids - self._bounds[kind - 1])
-                flux = flux + atoms.render(rung, ids.clamp(min=0), valid, node / 2.0**down)
+                flux = flux + atoms.render(rung, ids.clamp(0, atoms.size - 1), valid, node / 2.0**down)
         return flux, error.gather(1, at), known
 
     # ---- training
