@@ -170,16 +170,6 @@ def test_training_stars_are_varied_but_none_is_held_out(script):
     assert ratio.max() / ratio.min() > 10
 
 
-def test_estimated_errors_are_those_of_white_noise(script):
-    miles = script("miles")
-    draws = np.random.default_rng(0)
-    smooth = 1 + 0.2 * np.sin(np.linspace(0, 9, 2000))
-    flux = smooth + 0.02 * draws.standard_normal((5, 2000)) * np.linspace(0.5, 2, 2000)
-    ratio = miles.noise(flux) / (0.02 * np.linspace(0.5, 2, 2000))
-    assert abs(ratio.mean() - 1) < 0.05
-    assert ratio.std() < 0.15
-
-
 def test_the_baseline_learns_and_gives_every_parameter_a_gradient(generator, script):
     tokenizer = script("baseline").FixedGrid(
         encoder_depths=[1, 1, 1, 1],
