@@ -228,7 +228,7 @@ def galaxies(arguments: argparse.Namespace) -> None:
             positive=groups[0],
             negative=groups[1],
             forward=lambda model, observations: model.embed(observations),
-            valid=lambda x, mask=None: None if mask is None else mask[:, 0, 0],
+            valid=lambda x, mask=None, *_: None if mask is None else mask[:, 0, 0],
             data=data,
             **more,
         )
