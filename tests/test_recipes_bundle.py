@@ -103,6 +103,14 @@ def test_a_short_recipe_trains_saves_and_says_where_it_comes_from(recipe, tmp_pa
     assert json.loads(lines[0]).keys() >= {"step", "loss", "redshift"}
 
 
+def test_a_trial_of_a_recipe_without_defaults_takes_fewer_steps(recipe, tmp_path):
+    trained = SHORT.split("[training.default]")[1]
+    recipe.write_text(SHORT.replace("[training.default]", "[training.transformer]") + "[training.spectrum]" + trained)
+    model = train_recipe(recipe, tmp_path / "run", steps=2, progress=False)
+    assert model.provenance["parts"]["transformer"]["steps"] == 2
+    assert model.provenance["parts"]["redshift"] == {"fitted_on": 64}
+
+
 def test_objects_may_be_tokenized_once_for_many_epochs(recipe, tmp_path, monkeypatch):
     recipe.write_text(SHORT + "[training.transformer]\nbatch = 4\nsteps = 9\nlr = 1e-3\nkept = 12\n")
     first = train_recipe(recipe, tmp_path / "run", progress=False)

@@ -135,7 +135,7 @@ class _Run:
         """Takes the training settings of a part: its own section over the defaults."""
         training = self.recipe["training"]
         settings = {**training.get("default", {}), **training.get(name, {})}
-        if self.steps is not None:
+        if self.steps is not None and "steps" in settings:  # a part that is only fitted has none
             settings["steps"] = min(self.steps, settings["steps"])
         return Part(self.recipe, name, settings, self.folder, self.progress)
 
