@@ -79,23 +79,17 @@ class KeptTokens:
             draws = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self), generator=draws)
         turn = self._order[place * self.batch : (place + 1) * self.batch]
-        objects = zip(*map(self._read, turn.tolist()), strict=True)
-        ids, modality, position = (pad_sequence(list(values), batch_first=True) for values in objects)
-        lengths = torch.tensor([self._bounds(index)[2] for index in turn.tolist()])
-        return TokenSequence(ids.long(), modality.long(), position, torch.arange(ids.shape[1]) < lengths[:, None])
-
-    def _bounds(self, index: int) -> tuple[int, int, int]:
-        """Returns the shard of an object, its first token there and how many it has."""
-        shard = int(torch.searchsorted(self.upto, index, right=True))
-        row, ends = index - (int(self.upto[shard - 1]) if shard else 0), self.ends[shard]
-        first = int(ends[row - 1]) if row else 0
-        return shard, first, int(ends[row]) - first
+        parts = zip(*map(self._read, turn.tolist()), strict=True)
+        ids, modality, position, one = (pad_sequence(values, batch_first=True) for values in parts)
+        return TokenSequence(ids.long(), modality.long(), position, one.bool())
 
     def _read(self, index: int) -> tuple[Tensor, ...]:
-        """Reads ids, modality and position of the tokens of an object."""
-        shard, first, count = self._bounds(index)
+        """Reads ids, modality and position of the tokens of an object, and a one for each."""
+        shard = int(torch.searchsorted(self.upto, index, right=True))
+        row, ends = index - (int(self.upto[shard - 1]) if shard else 0), self.ends[shard]
+        first, last = int(ends[row - 1]) if row else 0, int(ends[row])
         with safe_open(self.paths[shard], framework="pt") as file:
-            return tuple(file.get_slice(name)[first : first + count] for name in NAMES)
+            return *(file.get_slice(name)[first:last] for name in NAMES), torch.ones(last - first)
 
     def _read_ends(self, path: Path) -> Tensor:
         try:
