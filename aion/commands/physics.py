@@ -24,13 +24,17 @@ def register(verbs) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the initial conditions (default: 0)")
     add_device(parser, default="cpu")
     example = "aion physics train benchmarks/recipes/walrus-nano.toml -o runs/walrus-nano"
-    parser = add(
-        verbs, "train", _physics_train, "train the model of a recipe", "Writes DIR/model; goes on if stopped.", example
+    details = (
+        "Writes DIR/model. Started again with the same DIR it goes on from the last checkpoint. Several processes:\n"
     )
+    details += "torchrun --nproc-per-node 2 -m aion physics train RECIPE -o DIR"
+    parser = add(verbs, "train", _physics_train, "train the model of a recipe", details, example)
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file; see aion.physics.recipe")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--steps", type=positive, metavar="N", help="at most so many, for a trial")
-    parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, metavar="N", help="of weights and draws, instead of the recipe's")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep what is simulated there, for the next time")
+    add_device(parser, default="cpu")
 
 
 def _physics_data(arguments: argparse.Namespace) -> None:
@@ -47,8 +51,12 @@ def _physics_data(arguments: argparse.Namespace) -> None:
 
 
 def _physics_train(arguments: argparse.Namespace) -> None:
+    share_cores()
     from aion.physics.recipe import train_recipe
+    from aion.training import ranks
 
-    options = {key: getattr(arguments, key) for key in ("device", "steps", "seed")}
-    model = train_recipe(arguments.recipe, arguments.output, **options)
-    print(f"{arguments.output / 'model'}  {sum(p.numel() for p in model.parameters()):,} parameters")
+    options = {key: getattr(arguments, key) for key in ("steps", "seed", "data")}
+    with ranks.joined(arguments.device) as device:
+        model = train_recipe(arguments.recipe, arguments.output, device=device, **options)
+        if ranks.rank() == 0:
+            print(f"{arguments.output / 'model'}  {sum(p.numel() for p in model.parameters()):,} parameters")

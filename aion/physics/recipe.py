@@ -1,27 +1,37 @@
 """Trains a model of flows from a TOML file.
 
 `[data.NAME]` are keyword arguments of `aion.physics.systems.simulate` (the system is NAME if `system` does not name
-it), or `files`, a list of HDF5 files of The Well. `[model]` are those of `aion.physics.walrus.Walrus`, `[training]`
-those of `aion.training.train` beside `batch` and `tokens`, a list of token budgets of which each step draws one. Data
-sets are drawn alike often. Seeds from `HELD_OUT` on are for evaluation: no recipe may simulate with them.
+it; the seed is 0), or `files`, a list of HDF5 files of The Well. `cost`, 1 if not given, is what a window of it costs
+beside those of other data: of one that costs 4 a batch holds a quarter as many windows, so that ranks take equally
+long. `[model]` are keyword arguments of `aion.physics.walrus.Walrus`, `[training]` those of `aion.training.train` and
+
+- `batch`: windows that cost 1 in a batch, of which a step takes `accumulate`;
+- `tokens`: a list of token budgets of which each step draws one;
+- `noise`: largest noise of the frames given, of which each step draws a share; see `aion.physics.walrus.Walrus.loss`;
+- `pushed`: share of the steps in which the model is given frames of its own prediction instead.
+
+Data sets are drawn alike often. Seeds from `HELD_OUT` on are for evaluation: no recipe may simulate with them.
 """
 
-__all__ = ["HELD_OUT", "load", "read_data", "train_recipe", "window_batch"]
+__all__ = ["HELD_OUT", "Windows", "load", "read_data", "train_recipe"]
 
 import hashlib
+import inspect
 import json
 import platform
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from aion.observations import near_miss
 from aion.physics.flow import Flow
-from aion.physics.systems import simulate
+from aion.physics.sampling import BalancedSampler
+from aion.physics.systems import simulate, simulate_once
 from aion.physics.walrus import Walrus
 from aion.physics.well import read_well
-from aion.training import elapsed, train
+from aion.training import elapsed, ranks, train
 from aion.training.toml import check_sections, read_toml
 
 HELD_OUT = 1_000_000
@@ -33,40 +43,114 @@ def load(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, or data are held out.
+        ValueError: if it is not TOML, a section or option is unknown (with the near misses), a section is missing, or
+            data are held out.
     """
     recipe = read_toml(path)
     check_sections(path, recipe, SECTIONS)
-    _check_seeds(recipe)
+    _check_options(path, "model", recipe["model"], Walrus)
+    _check_options(path, "training", recipe["training"], train, Windows)
+    for name, source in recipe["data"].items():
+        _check_options(path, f"data.{name}", source, simulate, more=("cost", "files"))
+        if (seed := source.get("seed", 0)) >= HELD_OUT:
+            msg = f"data {name!r} have seed {seed}, but seeds from {HELD_OUT} on are for evaluation"
+            raise ValueError(msg)
     return recipe
 
 
-def _check_seeds(recipe: Mapping) -> None:
-    for name, source in recipe["data"].items():
-        if (seed := source.get("seed", recipe["seed"])) >= HELD_OUT:
-            msg = f"data {name!r} have seed {seed}, but seeds from {HELD_OUT} on are for evaluation"
-            raise ValueError(msg)
+def _check_options(path: Path | str, section: str, given: Mapping, *users: Callable, more: Sequence[str] = ()) -> None:
+    known = {*more, *(name for user in users for name in inspect.signature(user).parameters)}
+    if wrong := [name for name in given if name not in known]:
+        msg = f"{path}: [{section}] has no option {wrong[0]!r}; {near_miss(wrong[0], known)}"
+        raise ValueError(msg)
 
 
-def read_data(recipe: Mapping, device: str = "cpu", progress: bool = False) -> dict[str, Flow]:
-    """Simulates or reads the data of a recipe."""
+def read_data(
+    recipe: Mapping, device: str = "cpu", folder: Path | str | None = None, progress: bool = False
+) -> dict[str, Flow]:
+    """Simulates or reads the data of a recipe.
+
+    Arguments:
+        recipe: what `load` returns.
+        device: where to compute, and to hold them.
+        folder: keeps what is simulated as HDF5 files, and gives it back the next time; ranks share the work.
+        progress: shows progress bars on a terminal.
+    """
+    sources = {name: {k: v for k, v in source.items() if k != "cost"} for name, source in recipe["data"].items()}
+    given = {"device": device, "progress": progress}
+    calls = {name: {"system": name, **source, **given} for name, source in sources.items() if "files" not in source}
+    if folder is not None:
+        with ranks.together():
+            for options in list(calls.values())[ranks.rank() :: ranks.size()]:
+                simulate_once(folder, **options)
     flows = {}
-    for name, source in recipe["data"].items():
-        if "files" in source:
-            flows[name] = Flow.concatenate([read_well(file) for file in source["files"]]).to(device)
+    for name, source in sources.items():
+        if name in calls:
+            flow = simulate(**calls[name]) if folder is None else simulate_once(folder, **calls[name])
         else:
-            options = {"system": name, "seed": recipe["seed"], "device": device, "progress": progress, **source}
-            flows[name] = simulate(**options)
+            flow = Flow.concatenate([read_well(file) for file in source["files"]])
+        flows[name] = flow.to(device)
     return flows
 
 
-def window_batch(flows: Sequence[Flow], frames: int, batch: int, generator: torch.Generator) -> Flow:
-    """Draws windows of `frames` frames from one flow, each from a trajectory and a moment of its own."""
-    flow = flows[int(torch.randint(len(flows), (), generator=generator))]
-    rows = torch.randint(len(flow), (batch,), generator=generator)
-    starts = torch.randint(flow.frames - frames + 1, (batch, 1), generator=generator)
-    values = flow.values[rows[:, None], starts + torch.arange(frames)]
-    return Flow(values, flow.fields, flow.boundaries, flow.dt, flow.extent, flow.system)
+class Windows:
+    """Draws the batches of a training: windows of all data sets, each batch of one of them and of about one cost.
+
+    Arguments:
+        flows: by name.
+        costs: of a window of each, in those of `batch`.
+        context: frames that the model is given; a window has one more, or two if the model predicts some itself.
+        batch: windows of cost 1 in a batch.
+        together: batches of a step.
+        tokens: see above, as the rest.
+        noise: see above.
+        pushed: see above.
+        seed: of all draws.
+
+    Raises:
+        ValueError: for too few frames, or a cost, batch or number of windows that is not positive.
+    """
+
+    def __init__(
+        self,
+        flows: Mapping[str, Flow],
+        costs: Mapping[str, float],
+        context: int,
+        batch: int,
+        together: int = 1,
+        tokens: Sequence[int | None] = (None,),
+        noise: float = 0.0,
+        pushed: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.flows, self.frames, self.together, self.seed = flows, context + 2, together, seed
+        self.tokens, self.noise, self.pushed = list(tokens), noise, pushed
+        if short := [name for name, flow in flows.items() if flow.frames < self.frames]:
+            msg = f"wanted at least {self.frames} frames of each trajectory, given fewer of {short[0]!r}"
+            raise ValueError(msg)
+        lengths = {name: len(flow) * self._starts(flow) for name, flow in flows.items()}
+        self.sampler = BalancedSampler(costs, lengths, ranks=together, micro=1, budget=batch, seed=seed)
+
+    def __call__(self, number: int) -> tuple[Flow, dict]:
+        """Returns a batch by its number, and the options of the loss, which are those of its whole step."""
+        step, place = divmod(number, self.together)
+        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        share, push = torch.rand(2, generator=draws).tolist()
+        options = {"tokens": self.tokens[int(torch.randint(len(self.tokens), (), generator=draws))]}
+        if push < self.pushed:
+            options["pushed"] = True
+        elif self.noise:
+            options["noise"] = self.noise * share
+        [(name, windows)] = self.sampler.batches(step, place)
+        flow = self.flows[name]
+        rows, starts = windows // self._starts(flow), windows % self._starts(flow)
+        frames = torch.arange(self.frames if push < self.pushed else self.frames - 1)
+        return flow.replace(
+            values=flow.values[rows[:, None], starts[:, None] + frames], regimes=(), parameters={}
+        ), options
+
+    def _starts(self, flow: Flow) -> int:
+        return flow.frames - self.frames + 1
 
 
 def train_recipe(
@@ -76,16 +160,20 @@ def train_recipe(
     device: str = "cpu",
     steps: int | None = None,
     seed: int | None = None,
+    data: Path | str | None = None,
     progress: bool = True,
 ) -> Walrus:
     """Trains the model of a recipe, writes it to `folder/model` and returns it; resumes if it was interrupted.
+
+    Ranks that `torchrun` started share the work.
 
     Arguments:
         path: the recipe.
         folder: receives the model, the log and the checkpoint.
         device: where to compute.
         steps: at most so many, for a trial.
-        seed: of data, weights and draws instead of the recipe's.
+        seed: of weights and draws instead of the recipe's; data stay the same.
+        data: folder that keeps simulated data, see `read_data`.
         progress: shows progress bars on a terminal.
 
     Raises:
@@ -93,46 +181,37 @@ def train_recipe(
         ValueError: if the recipe is wrong, or the folder holds another training.
     """
     recipe, folder = load(path), Path(folder)
-    if seed is not None:
-        recipe["seed"] = seed
-        _check_seeds(recipe)
+    seed = recipe["seed"] if seed is None else seed
     settings = dict(recipe["training"])
     settings["steps"] = min(settings["steps"], steps or settings["steps"])
-    facts = json.dumps([recipe, settings["steps"]], sort_keys=True)
-    identity = hashlib.sha256(facts.encode()).hexdigest()[:16]
-    batch, cuts = settings.pop("batch"), settings.pop("tokens", [None])
+    facts = json.dumps([recipe, seed, settings["steps"]], sort_keys=True)
+    own = {name: settings.pop(name) for name in ("batch", "tokens", "noise", "pushed") if name in settings}
     model = Walrus(**recipe["model"])
-    model.reset_parameters(torch.Generator().manual_seed(recipe["seed"]))
-    flows = list(read_data(recipe, device, progress).values())
-    short = [flow.system for flow in flows if flow.frames <= model.context]
-    if short:
-        msg = f"{path}: wanted more than {model.context} frames of each trajectory, given fewer of {short[0]!r}"
-        raise ValueError(msg)
-
-    def data(step: int) -> tuple[Flow, dict]:
-        draws = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + step)
-        window = window_batch(flows, model.context + 1, batch, draws)
-        return window, {"tokens": cuts[int(torch.randint(len(cuts), (), generator=draws))]}
-
+    model.reset_parameters(torch.Generator().manual_seed(seed))
+    flows = read_data(recipe, device, data, progress)
+    for flow in flows.values():
+        model.check(flow[:1].window(0, 2))
+    costs = {name: source.get("cost", 1.0) for name, source in recipe["data"].items()}
     train(
         model.to(device),
-        data,
-        seed=recipe["seed"],
+        Windows(flows, costs, model.context, together=settings.get("accumulate", 1), seed=seed, **own),
+        seed=seed,
         checkpoint=folder / "checkpoint",
-        identity=identity,
+        identity=hashlib.sha256(facts.encode()).hexdigest()[:16],
         log=folder / "log.jsonl",
         progress=recipe["name"] if progress else None,
         **settings,
     )
-    machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {device}"
+    machine = f"{ranks.size()} x {torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
     model.provenance = {
         "name": recipe["name"],
         "recipe": Path(path).name,
-        "seed": recipe["seed"],
-        "data": {name: f"{len(f)} trajectories" for name, f in zip(recipe["data"], flows, strict=True)},
+        "seed": seed,
+        "data": {name: f"{len(flow)} simulated trajectories" for name, flow in flows.items()},
         "steps": settings["steps"],
         "seconds": elapsed(folder / "checkpoint"),
-        "machine": machine,
+        "machine": f"{machine}, {device}",
     }
-    model.to("cpu").save_pretrained(folder / "model")
+    if ranks.rank() == 0:
+        model.to("cpu").save_pretrained(folder / "model")
     return model

@@ -5,11 +5,14 @@ the regime, which is its label. An initial condition depends on its number and t
 hundred of two hundred trajectories are those of a hundred.
 """
 
-__all__ = ["SYSTEMS", "simulate"]
+__all__ = ["SYSTEMS", "simulate", "simulate_once"]
 
 import dataclasses
+import hashlib
+import json
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 
@@ -22,6 +25,7 @@ from aion.physics.flow import Flow
 from aion.physics.fluid import KOLMOGOROV, SHEAR, kolmogorov, shear
 from aion.physics.reaction import GRAY_SCOTT, gray_scott
 from aion.physics.turbulence import TURBULENCE, turbulence
+from aion.physics.well import read_well, write_well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,3 +106,30 @@ def simulate(
         columns = values.view(len(labels), -1).unbind(1)
         parts.append(flow.replace(regimes=labels, parameters=dict(zip(facts.parameters, columns, strict=True))))
     return Flow.concatenate(parts)
+
+
+def simulate_once(
+    folder: Path | str, system: str, n: int, *, device: str = "cpu", progress: bool = False, **options: object
+) -> Flow:
+    """Reads the trajectories that an earlier call with these arguments kept, or simulates and keeps them.
+
+    Arguments:
+        folder: holds one HDF5 file of The Well for each set of arguments; is made if need be.
+        system: see `simulate`.
+        n: see there.
+        device: where to compute; the flow comes back on the CPU in float32.
+        progress: see there.
+        options: other keyword arguments of `simulate`, plain JSON values.
+
+    Raises:
+        ModuleNotFoundError: without h5py.
+        ValueError: as `simulate`, or if the file is damaged.
+    """
+    given = json.dumps([system, n, options], sort_keys=True)
+    name = f"{system}-{n}-{hashlib.sha256(given.encode()).hexdigest()[:8]}.hdf5"
+    path = Path(folder) / name
+    if not path.exists():
+        flow = simulate(system, n, device=device, progress=progress, **options)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_well(flow, path)
+    return read_well(path)

@@ -289,18 +289,35 @@ class Walrus(nn.Module):
         """Computes the mean absolute error of the increments, in units of their RMS in the window.
 
         Arguments:
-            batch: a window and the frame after it; or that and keyword arguments of `forward` that choose the stride.
-            generator: of the jitter; none without it.
+            batch: a window and the frame after it; or that and options: keyword arguments of `forward` that choose the
+                stride, `noise` and `pushed`. Both give the model frames with errors such as its own, whose increments
+                lead back to the true ones: with white noise of so many RMS of the increments, or as it predicts them
+                from the true ones before (which takes a frame more).
+            generator: of the jitter and of noise; neither without it.
 
         Returns:
             `loss`, and `last`, the same of the last increment alone, which has seen the whole window.
         """
-        flow, cut = batch if isinstance(batch, tuple) else (batch, {})
+        flow, options = batch if isinstance(batch, tuple) else (batch, {})
         self.check(flow)
-        window, change = flow.window(0, flow.frames - 1), flow.values.diff(dim=1)
-        size, scale = window_scales(window.values, flow.fields, self.shared_scale)
-        error = (self._increments(window, size, self.axes(window, **cut), generator) - change / scale).abs()
+        cut = {name: value for name, value in options.items() if name not in {"noise", "pushed"}}
+        given, after = flow.values[:, :-1], flow.values[:, 1:]
+        if options.get("pushed"):
+            given, after = self._pushed(flow, cut, generator), after[:, 1:]
+        size, scale = window_scales(given, flow.fields, self.shared_scale)
+        if (noise := options.get("noise", 0.0)) and generator is not None:
+            drawn = torch.randn(given.shape, generator=generator, device=generator.device)
+            given = given + noise * scale * drawn.to(given)
+        window, change = flow.replace(values=given), (after - given) / scale
+        error = (self._increments(window, size, self.axes(window, **cut), generator) - change).abs()
         return {"loss": error.mean(), "last": error[:, -1].mean().detach()}
+
+    @torch.no_grad()
+    def _pushed(self, flow: Flow, cut: Mapping, generator: torch.Generator | None) -> Tensor:
+        """Predicts each frame after the first from those before it: frames with the error of one step."""
+        window = flow.window(0, flow.frames - 2)
+        size, scale = window_scales(window.values, flow.fields, self.shared_scale)
+        return window.values + scale * self._increments(window, size, self.axes(window, **cut), generator)
 
 
 def _dimensions(window: Flow) -> int:

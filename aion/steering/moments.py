@@ -48,12 +48,19 @@ class Moments:
         if (bad := ~rows.isfinite().all(1)).any():
             msg = f"activations are NaN or infinite for objects {bad.nonzero().flatten()[:5].tolist()} of the batch"
             raise ValueError(msg)
-        new = Moments(self._scatter is not None)
-        new.count, new.mean = len(rows), rows.mean(0)
+        if self.count and rows.shape[1] != len(self.mean):
+            msg = f"cannot take in vectors of {rows.shape[1]} channels after those of {len(self.mean)}"
+            raise ValueError(msg)
+        mean = rows.mean(0)
+        if self.count == 0:
+            self.mean = torch.zeros_like(mean)
+            self._scatter = None if self._scatter is None else mean.new_zeros(len(mean), len(mean))
+        total, delta = self.count + len(rows), mean - self.mean
         if self._scatter is not None:
-            centred = rows - new.mean
-            new._scatter = centred.T @ centred
-        self.merge(new)
+            centred = rows - mean
+            self._scatter.addmm_(centred.T, centred).addr_(delta, delta, alpha=self.count * len(rows) / total)
+        self.mean += delta * (len(rows) / total)
+        self.count = total
 
     def merge(self, other: "Moments") -> None:
         """Takes in what another has seen, such as that of another rank.

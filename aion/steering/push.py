@@ -97,35 +97,38 @@ class Push:
     def edit(self, x: Tensor) -> Tensor:
         """Edits an activation; sums and norms are in float32 at least, the result in the type of the activation."""
         layout = Layout.of(x, self.layout)
-        vector = self._vector(x, layout)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        delta = getattr(self, f"_{self.mode}")(wide, vector.to(wide), layout)
+        factor, vector = getattr(self, f"_{self.mode}")(wide, self._vector(x, layout).to(wide), layout)
         if self.region is not None:
-            delta = delta * self._weights(x, layout).to(delta)
-        return x + delta.to(x.dtype)
+            factor = factor * self._weights(x, layout).to(wide)
+        if wide is x:
+            return torch.addcmul(x, factor, vector)  # in one pass
+        return x + (factor * vector).to(x.dtype)
 
-    def _add(self, x: Tensor, vector: Tensor, layout: Layout) -> Tensor:
+    def _add(self, x: Tensor, vector: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         if not self.relative:
-            return self.strength * vector
+            return x.new_tensor(self.strength), vector
         places = math.prod(x.shape[axis] for axis in layout.grid if vector.shape[axis] == 1)
-        return vector * (self.strength / (vector.norm() * places**0.5)) * layout.norm(x)
+        return layout.norm(x), vector * (self.strength / (vector.norm() * places**0.5))
 
-    def _ablate(self, x: Tensor, vector: Tensor, layout: Layout) -> Tensor:
-        unit, axes = self._unit(vector, layout)
-        return -self.strength * (x * unit).sum(axes, keepdim=True) * unit
+    def _ablate(self, x: Tensor, vector: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        unit = vector / vector.norm()
+        return -self.strength * self._along(x, unit, layout), unit
 
-    def _clamp(self, x: Tensor, vector: Tensor, layout: Layout) -> Tensor:
-        unit, axes = self._unit(vector, layout)
-        mean = self.means[0 if self.strength > 0 else 1].to(unit)
-        level = mean @ unit.flatten()
+    def _clamp(self, x: Tensor, vector: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        unit = vector / vector.norm()
+        level = self.means[0 if self.strength > 0 else 1].to(unit) @ unit.flatten()
         if self.relative:
             places = math.prod(layout.grid_shape(x))
             level = level / self.norm * layout.norm(x) / places**0.5
-        return abs(self.strength) * (level - (x * unit).sum(axes, keepdim=True)) * unit
+        return abs(self.strength) * (level - self._along(x, unit, layout)), unit
 
-    def _unit(self, vector: Tensor, layout: Layout) -> tuple[Tensor, tuple[int, ...]]:
-        """Returns the vector with length 1 and the axes that a coordinate along it is a sum over."""
-        return vector / vector.norm(), (layout.channel,) if self.spatial == "drop" else layout.vector
+    def _along(self, x: Tensor, unit: Tensor, layout: Layout) -> Tensor:
+        """Returns the coordinate along a vector of length 1: at each place, or of the whole grid if it has places."""
+        if self.spatial == "drop" and layout.channel == x.ndim - 1:
+            return (x @ unit.flatten())[..., None]  # a third of the time of the sum over products
+        axes = (layout.channel,) if self.spatial == "drop" else layout.vector
+        return (x * unit).sum(axes, keepdim=True)
 
     def _vector(self, x: Tensor, layout: Layout) -> Tensor:
         """Gives the vector the axes of an activation."""
