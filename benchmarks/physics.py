@@ -1,159 +1,252 @@
-"""How far roll-outs of a model of flows stay from the simulation: `python benchmarks/physics.py RUN [RUN ...]`.
+"""How far roll-outs of a model of flows stay from the simulation, as cells that are kept: stopped, it goes on.
 
-RUN is a folder that `aion physics train RECIPE -o RUN` wrote; several are the same recipe with other seeds
-(`--seed`). Beside the model stand persistence, a linear model of principal components of each system, and one U-Net
-for all 2-D systems with as many parameters, trained on the same windows for as many steps (`--unet-steps` for fewer).
-All flows are simulated, with initial conditions that no recipe may train on.
+    python benchmarks/physics.py RUN [RUN ...] -o RESULTS --data FLOWS [--seeds 3] [--part 0/2]
+
+RUN is a folder that `aion physics train RECIPE -o RUN` wrote. Several are the same recipe trained with other seeds;
+with fewer than `--seeds` the last is taken again with other flows and jitter, and the summary says so. Beside it stand
+persistence, a linear model of principal components of each system (each seed from another three quarters of the data),
+and one U-Net a seed for all 2-D systems with as many parameters, trained on windows of the same data for
+`--unet-steps` steps. All flows are simulated, each seed with other initial conditions that no recipe may train on.
 
 A score is the median over trajectories and fields of the VRMSE, averaged over the steps of a range; errors are
-standard errors over the runs. `jitter` repeats the model's roll-outs without patch jitter; `strides` at coarser and
-finer patches.
+standard errors over seeds. `no jitter`: the same roll-outs without. `strides`: error and processor time of one step
+with patches it was and was not trained for. Two processes share the work with `--part 0/2` and `--part 1/2`; run again
+until nothing is missing. `--dry` only sums up what is there.
 """
 
-__all__ = ["evaluate"]
+__all__ = ["contenders", "evaluate", "strides", "summary"]
 
 import argparse
-import json
 import time
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
+from statistics import mean, median, stdev
 
 import torch
 
-from physics_baselines import LinearModel, UNet, width_for
+from cells import Cells, source_hash, write
+from physics_baselines import LinearModel, UNet, trained_unet
 
+from aion.commands.command import part
 from aion.physics.flow import Flow
 from aion.physics.metrics import persistence, vrmse
-from aion.physics.recipe import HELD_OUT, load, read_data, window_batch
-from aion.physics.systems import simulate
+from aion.physics.recipe import HELD_OUT, load, read_data
+from aion.physics.systems import simulate_once
 from aion.physics.walrus import Walrus
-from aion.training import train
+from aion.steering import fingerprint
 
-RESULT = Path(__file__).resolve().parent / "results" / "physics"
+HERE = Path(__file__).resolve().parent
 RANGES = {"1": (0, 1), "6-12": (5, 12), "13-30": (12, 30)}
 STEPS = 30
+CONTENDERS = ("walrus", "no jitter", "persistence", "linear", "U-Net")
+CUTS = ((8, 8), (4, 4), (4, 8), (8, 16), (16, 16))  # strides; the first is the one that roll-outs have
 Forecast = Callable[[Flow, int], Flow]
 
 
-def scores(forecast: Forecast, flow: Flow, context: int, pool: str) -> dict[str, float]:
+def evaluate(forecast: Forecast, flow: Flow, context: int, pool: str) -> dict[str, float]:
     """Scores roll-outs from the first frames of each trajectory by range of steps."""
     steps = min(STEPS, flow.frames - context)
     error = vrmse(forecast(flow.window(0, context), steps), flow.window(context, steps), pool)
     ranges = {name: error[:, start:stop] for name, (start, stop) in RANGES.items() if stop <= steps}
-    return {name: part.mean(1).flatten().median().item() for name, part in ranges.items()}
+    return {name: values.mean(1).flatten().median().item() for name, values in ranges.items()}
 
 
-def evaluate(
-    model: Walrus, baselines: Mapping[str, Mapping[str, Forecast]], flows: Mapping[str, Flow], seed: int, pool: str
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns the scores of the model, with and without jitter, and of the baselines, by system, method and range."""
+def strides(model: Walrus, flow: Flow, repeats: int = 3) -> dict[str, list[float]]:
+    """Measures the error at step 1 and the processor time of a pass by stride."""
+    window, after, rows = flow.window(0, model.context), flow.window(model.context, 1), {}
+    for cut in CUTS:
+        spent = []
+        for _ in range(repeats):
+            start = time.process_time()
+            predicted = model.rollout(window, 1, stride=cut, generator=torch.Generator().manual_seed(0)).flow
+            spent.append(time.process_time() - start)
+        rows["x".join(map(str, cut))] = [vrmse(predicted, after, "quantity").median().item(), min(spent)]
+    return rows
+
+
+class Sources:
+    """Makes what cells need, once and not before it is needed.
+
+    Arguments:
+        arguments: those of the command.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.recipe = arguments, load(arguments.recipe)
+        self.models = [Walrus.from_pretrained(run / "model") for run in arguments.runs]
+        self.train = cache(lambda: read_data(self.recipe, folder=arguments.data, progress=True))
+        self.held = cache(self._held)
+        self.unet = cache(self._unet)
+
+    def model(self, seed: int) -> Walrus:
+        """Returns the model of a seed, the last if there are fewer."""
+        return self.models[min(seed, len(self.models) - 1)]
+
+    def _held(self, system: str, seed: int) -> Flow:
+        options = {k: v for k, v in self.recipe["data"].get(system, {}).items() if k not in {"n", "seed", "cost"}}
+        return simulate_once(
+            self.arguments.data, **{"system": system, **options, "n": self.arguments.trajectories}, seed=HELD_OUT + seed
+        )
+
+    def _unet(self, seed: int) -> UNet:
+        size = sum(p.numel() for p in self.models[0].parameters())
+        folder = self.arguments.output / f"unet-{seed}"
+        return trained_unet(self.recipe, self.train(), self.models[0].context, size, self.steps, seed, folder)
+
+    @property
+    def steps(self) -> int:
+        """Returns the steps of a U-Net."""
+        return self.arguments.unet_steps
+
+    def unet_facts(self) -> dict:
+        """Returns what a U-Net depends on beside its seed."""
+        return {"recipe": self.recipe, "steps": self.steps, "code": source_hash(HERE / "physics_baselines.py")}
+
+    def linear(self, system: str, seed: int) -> LinearModel:
+        flow = self.train()[system]
+        rows = torch.randperm(len(flow), generator=torch.Generator().manual_seed(seed))[: max(1, 3 * len(flow) // 4)]
+        return LinearModel(flow[rows.sort().values], self.models[0].context)
+
+
+def contenders(
+    sources: Sources, system: str, seed: int, planar: bool
+) -> dict[str, tuple[dict, Callable[[], Forecast]]]:
+    """Lists what each contender depends on beside the flows, and how it is made."""
+    model = sources.model(seed)
 
     def rolled(jitter: bool) -> Forecast:
         draws = torch.Generator().manual_seed(seed)
         return lambda window, steps: model.rollout(window, steps, generator=draws, jitter=jitter).flow
 
-    table = {}
-    for name, flow in flows.items():
-        methods = {"walrus": rolled(True), "no jitter": rolled(False), "persistence": persistence}
-        methods |= {method: systems[name] for method, systems in baselines.items() if name in systems}
-        table[name] = {method: scores(run, flow, model.context, pool) for method, run in methods.items()}
-    return table
+    data = sources.recipe["data"][system]
+    listed = {
+        "walrus": ({"model": fingerprint(model)}, lambda: rolled(True)),
+        "no jitter": ({"model": fingerprint(model)}, lambda: rolled(False)),
+        "persistence": ({}, lambda: persistence),
+        "linear": ({"data": data}, lambda: sources.linear(system, seed).forecast),
+    }
+    if planar and sources.steps:
+        listed["U-Net"] = (sources.unet_facts(), lambda: sources.unet(seed).forecast)
+    return listed
 
 
-def strides(model: Walrus, flow: Flow) -> list[dict[str, float]]:
-    """Measures error at step 1 and time of one pass by token budget."""
-    rows = []
-    window, after = flow.window(0, model.context), flow.window(model.context, 1)
-    for tokens in (256, 64, 16):
-        draws = torch.Generator().manual_seed(0)
-        start = time.process_time()
-        predicted = model.rollout(window, 1, tokens=tokens, generator=draws).flow
-        spent = time.process_time() - start
-        error = vrmse(predicted, after, "quantity").median().item()
-        rows.append({"tokens": tokens, "vrmse": round(error, 4), "seconds": round(spent, 3)})
-    return rows
+def train_unets(sources: Sources, cells: Cells) -> list[bool]:
+    """Trains the U-Nets of this part and tells which are trained."""
+
+    def trained(seed: int) -> dict:
+        return {"parameters": sum(p.numel() for p in sources.unet(seed).parameters())}
+
+    seeds = range(sources.arguments.seeds if sources.steps else 0)
+    made = [cells.get(f"unet/trained-{s}", {**sources.unet_facts(), "seed": s}, partial(trained, s)) for s in seeds]
+    for seed, cell in enumerate(made):
+        if cell is not None:
+            print(f"U-Net {seed}: {cell['parameters']:,} parameters, {cell['seconds']} s of processor time")
+    return [cell is not None for cell in made]
 
 
-def train_unet(recipe: Mapping, flows: Mapping[str, Flow], model: Walrus, steps: int) -> UNet:
-    """Trains a U-Net of the model's size on windows as the model's."""
-    planes = [flow for flow in flows.values() if len(flow.space) == 2]
-    parameters = sum(p.numel() for p in model.parameters())
-    unet = UNet(model.fields, width_for(model.fields, model.context, parameters), model.context)
-    unet.reset_parameters(torch.Generator().manual_seed(recipe["seed"]))
+def measure(sources: Sources, cells: Cells, systems: Sequence[str]) -> dict[str, dict[str, list[dict]]]:
+    """Returns the cells of each system and contender, and of `strides`, a list over seeds."""
+    arguments, found, unets = sources.arguments, {}, train_unets(sources, cells)
+    common = {"trajectories": arguments.trajectories, "code": source_hash(__file__, HERE / "physics_baselines.py")}
+    for system in systems:
+        planar = system != "turbulence"
+        for seed in range(arguments.seeds):
+            facts = {**common, "system": system, "seed": seed, "flows": sources.recipe["data"].get(system, {})}
+            for name, (own, make) in contenders(sources, system, seed, planar).items():
 
-    def data(step: int) -> tuple[Flow, dict]:
-        draws = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + step)
-        return window_batch(planes, model.context + 1, recipe["training"]["batch"], draws), {}
+                def scored(make: Callable[[], Forecast] = make, system: str = system, seed: int = seed) -> dict:
+                    flow, context = sources.held(system, seed), sources.models[0].context
+                    return {"scores": evaluate(make(), flow, context, arguments.pool)}
 
-    return train(unet, data, steps, lr=1e-3, progress="U-Net")
-
-
-def summary(tables: list[dict], share: str = "walrus") -> tuple[dict, int, int]:
-    """Averages tables over runs, with standard errors, and counts cells where the model is ahead of all baselines."""
-    result, ahead, cells = {}, 0, 0
-    for system, methods in tables[0].items():
-        result[system] = {}
-        for method, ranges in methods.items():
-            values = {r: torch.tensor([table[system][method][r] for table in tables]) for r in ranges}
-            error = {r: v.std().item() / len(v) ** 0.5 if len(v) > 1 else None for r, v in values.items()}
-            result[system][method] = {r: [v.mean().item(), error[r]] for r, v in values.items()}
-        for name in methods[share]:
-            others = [result[system][m][name][0] for m in methods if m not in {share, "no jitter"}]
-            ahead, cells = ahead + (result[system][share][name][0] < min(others)), cells + 1
-    return result, ahead, cells
+                own = {**facts, **own, "pool": arguments.pool}
+                cell = cells.get(f"{system}/{name}-{seed}", own, scored, name != "U-Net" or unets[seed])
+                found.setdefault(system, {}).setdefault(name, []).append(cell)
+            if planar and system != "convection":  # whose grid is too flat for some of the strides
+                own = {"model": fingerprint(sources.model(seed)), "cuts": CUTS}
+                run = partial(
+                    lambda system, seed: {"strides": strides(sources.model(seed), sources.held(system, seed))}
+                )
+                cell = cells.get(f"{system}/strides-{seed}", {**facts, **own}, partial(run, system, seed))
+                found[system].setdefault("strides", []).append(cell)
+    return found
 
 
-def show(result: dict, ahead: int, cells: int) -> None:
-    print(
-        "| system | steps | " + " | ".join(methods := ["walrus", "no jitter", "persistence", "linear", "U-Net"]) + " |"
-    )
-    print("|---|---|" + "---|" * len(methods))
-    for system, table in result.items():
-        for name in table["walrus"]:
-            row = []
-            for method in methods:
-                mean, error = table.get(method, {}).get(name, (None, None))
-                row.append("-" if mean is None else f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else ""))
-            print(f"| {system} | {name} | " + " | ".join(row) + " |")
-    print(f"ahead of all in {ahead} of {cells} cells")
+def spread(values: Sequence[float]) -> str:
+    """Writes a mean and its standard error."""
+    error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{error}" if values else "-"
+
+
+def values_of(cells: Sequence[dict | None], name: str) -> list[float]:
+    return [cell["scores"][name] for cell in cells if cell is not None and name in cell["scores"]]
+
+
+def summary(found: Mapping[str, Mapping[str, Sequence[dict | None]]]) -> str:
+    """Writes the tables of what was measured."""
+    lines = ["| system | steps | " + " | ".join(CONTENDERS) + " |", "|---|---|" + "---|" * len(CONTENDERS)]
+    ahead, cells, gains = 0, 0, {name: [] for name in RANGES}
+    for system, methods in found.items():
+        for name in RANGES:
+            columns = {method: values_of(methods.get(method, ()), name) for method in CONTENDERS}
+            lines.append(f"| {system} | {name} | " + " | ".join(spread(columns[m]) for m in CONTENDERS) + " |")
+            others = [mean(columns[m]) for m in CONTENDERS[2:] if columns[m]]
+            if columns["walrus"] and others:
+                ahead, cells = ahead + (mean(columns["walrus"]) < min(others)), cells + 1
+            if columns["walrus"] and columns["no jitter"]:
+                gains[name].append(1 - mean(columns["walrus"]) / mean(columns["no jitter"]))
+    lines += [
+        "",
+        f"Ahead of all in {ahead} of {cells} cells.",
+        "",
+        "Error less with jitter than without, median over systems:",
+    ]
+    lines += [
+        f"- steps {name}: {100 * median(gain):.0f} % ({len(gain)} systems)" for name, gain in gains.items() if gain
+    ]
+    return "\n".join([*lines, "", *stride_table(found)]) + "\n"
+
+
+def stride_table(found: Mapping[str, Mapping[str, Sequence[dict | None]]]) -> list[str]:
+    """Lists error at step 1 and time by stride, both over those of the first stride."""
+    names = ["x".join(map(str, cut)) for cut in CUTS]
+    lines = ["Error at step 1 (and processor time) by stride, over those of the first:", ""]
+    lines += ["| system | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for system, methods in found.items():
+        rows = [cell["strides"] for cell in methods.get("strides", ()) if cell is not None]
+        if rows:
+            ratios = [[(row[n][0] / row[names[0]][0], row[n][1] / row[names[0]][1]) for row in rows] for n in names]
+            cells = (f"{spread([e for e, _ in ratio])} ({mean(t for _, t in ratio):.2f})" for ratio in ratios)
+            lines.append(f"| {system} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).resolve().parent / "recipes" / "walrus-nano.toml")
-    parser.add_argument("--trajectories", type=int, default=12)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of trainings, by seed")
+    parser.add_argument("--recipe", type=Path, default=HERE / "recipes" / "walrus-nano.toml")
+    parser.add_argument("-o", "--output", type=Path, default=HERE / "results" / "physics", help="folder of the cells")
+    parser.add_argument("--data", type=Path, required=True, help="folder that keeps simulated flows")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trajectories", type=int, default=24, help="of each system and seed")
     parser.add_argument("--systems", nargs="*", help="default: those of the recipe")
     parser.add_argument("--pool", default="quantity", help="see aion.physics.metrics.vrmse")
-    parser.add_argument("--unet-steps", type=int, help="0 for none; default: as many as the model's")
+    parser.add_argument("--unet-steps", type=int, default=3000, help="0 for none")
+    parser.add_argument("--part", type=part, default=(0, 1), metavar="I/N", help="which of N processes this is")
+    parser.add_argument("--only", nargs="*", default=(), help="cells whose name contains one of these")
+    parser.add_argument("--dry", action="store_true", help="sum up what is there")
     arguments = parser.parse_args()
-    recipe = load(arguments.recipe)
-    held, tables, rows = {}, [], []
-    for name in arguments.systems or recipe["data"]:
-        options = {k: v for k, v in recipe["data"].get(name, {}).items() if k not in {"n", "seed"}}
-        held[name] = simulate(**{"system": name, **options, "n": arguments.trajectories, "seed": HELD_OUT})
-    for number, run in enumerate(arguments.runs):
-        model = Walrus.from_pretrained(run / "model")
-        recipe["seed"] = model.provenance.get("seed", number)
-        flows = read_data(recipe)
-        linear = {name: LinearModel(flow, model.context).forecast for name, flow in flows.items() if name in held}
-        baselines: dict[str, dict[str, Forecast]] = {"linear": linear}
-        steps = model.provenance["steps"] if arguments.unet_steps is None else arguments.unet_steps
-        if steps:
-            unet = train_unet(recipe, flows, model, steps)
-            baselines["U-Net"] = {name: unet.forecast for name, flow in held.items() if len(flow.space) == 2}
-        tables.append(evaluate(model, baselines, held, number, arguments.pool))
-        rows.append({name: strides(model, flow) for name, flow in held.items() if len(flow.space) == 2})
-    result, ahead, cells = summary(tables)
-    show(result, ahead, cells)
-    for name, lines in rows[0].items():
-        print(name, *(f"{row['tokens']} tokens: {row['vrmse']} in {row['seconds']} s;" for row in lines))
-    RESULT.mkdir(parents=True, exist_ok=True)
-    facts = {"recipe": arguments.recipe.name, "provenance": model.provenance, "torch": torch.__version__}
-    facts |= {"data": "simulated", "trajectories": arguments.trajectories, "runs": len(tables), "pool": arguments.pool}
-    facts |= {"unet_steps": steps, "ahead": [ahead, cells], "scores": result, "strides": rows}
-    (RESULT / f"{arguments.recipe.stem}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    sources = Sources(arguments)
+    cells = Cells(arguments.output, arguments.part, tuple(arguments.only), arguments.dry)
+    found = measure(sources, cells, arguments.systems or list(sources.recipe["data"]))
+    text = summary(found)
+    if (trained := len(sources.models)) < arguments.seeds:
+        text += f"\n{trained} trained for {arguments.seeds} seeds: errors of the model are over flows and jitter.\n"
+    if cells.missing:
+        text += f"\n{len(cells.missing)} cells are missing: {', '.join(cells.missing[:5])}...\n"
+    print(text)
+    write(arguments.output / "summary.md", text)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ Both forecast a `Flow` from a window: `forecast(window, steps) -> Flow`. Persist
 `aion.physics.metrics.persistence`.
 """
 
-__all__ = ["LinearModel", "UNet", "width_for"]
+__all__ = ["LinearModel", "UNet", "trained_unet", "width_for"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from aion.physics.flow import Flow
 from aion.physics.normalise import window_scales
+from aion.physics.recipe import Windows
+from aion.training import train
 
 
 class LinearModel:
@@ -145,3 +148,17 @@ def width_for(fields: Sequence[str], context: int, parameters: int) -> int:
             return abs(sum(p.numel() for p in UNet(fields, width, context).parameters()) - parameters)
 
     return min(range(4, 129, 4), key=distance)
+
+
+def trained_unet(
+    recipe: Mapping, flows: Mapping[str, Flow], context: int, parameters: int, steps: int, seed: int, folder: Path
+) -> UNet:
+    """Trains a U-Net of about so many parameters on the windows of a recipe's 2-D data; resumes if it was stopped."""
+    fields, own = recipe["model"]["fields"], recipe["training"]
+    unet = UNet(fields, width_for(fields, context, parameters), context)
+    unet.reset_parameters(torch.Generator().manual_seed(seed))
+    planes = {name: flow for name, flow in flows.items() if len(flow.space) == 2}
+    together = own.get("accumulate", 1)
+    data = Windows(planes, dict.fromkeys(planes, 1.0), context, own["batch"], together, seed=seed)
+    options = {"lr": 1e-3, "accumulate": together, "seed": seed, "identity": f"{recipe['name']}-{steps}-{seed}"}
+    return train(unet, data, steps, checkpoint=folder / "checkpoint", log=folder / "log.jsonl", **options)

@@ -17,6 +17,7 @@ __all__ = [
 
 import math
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,13 @@ from torch import Tensor
 
 from aion.physics.flow import Flow
 from aion.physics.metrics import spectrum_error
-from aion.physics.systems import simulate
+from aion.physics.recipe import HELD_OUT
+from aion.physics.systems import simulate_once
 from aion.physics.walrus import Walrus
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
 AT = 0.2
-STEPS = 10  # of a roll-out
+STEPS = 8  # of a roll-out
 LAST = 3  # of its frames are what diagnostics are of
 START = 6  # first frame of the window of a test flow
 REGIMES = {  # with the concept, without it
@@ -136,10 +138,13 @@ DAMAGE = {"divergence": divergence, "spectra": spectra, "spectra from partner": 
 # ---- flows: what is run
 
 
-def pairs(system: str, count: int, seed: int, frames: int, size: int | None = None) -> tuple[Flow, Flow]:
-    """Simulates flows with the concept and without it, row by row of the same initial condition."""
-    regimes = REGIMES[system]
-    flow = simulate(system, 2 * count, seed=seed, frames=frames, regimes=regimes, size=size)
+def pairs(system: str, count: int, seed: int, frames: int, folder: Path, size: int | None = None) -> tuple[Flow, Flow]:
+    """Simulates flows with the concept and without it, row by row of the same initial condition.
+
+    Seeds are those of evaluation, on which nothing may be trained.
+    """
+    options = {"seed": HELD_OUT + seed, "frames": frames, "regimes": list(REGIMES[system])}
+    flow = simulate_once(folder, system, 2 * count, **options, **({"size": size} if size else {}))
     return flow[0::2], flow[1::2]
 
 
@@ -149,9 +154,11 @@ def roll(model: Walrus, given: tuple[Flow, Flow], generator: torch.Generator) ->
     return Run(result.flow, partner, result.diverged)
 
 
-def cases(model: Walrus, system: str, count: int, seed: int, size: int | None = None) -> dict[str, tuple[Flow, Flow]]:
+def cases(
+    model: Walrus, system: str, count: int, seed: int, folder: Path, size: int | None = None
+) -> dict[str, tuple[Flow, Flow]]:
     """Returns windows to start from by regime, each with what the partner flow then did."""
-    both = pairs(system, count, seed, START + model.context + STEPS, size)
+    both = pairs(system, count, seed, START + model.context + STEPS, folder, size)
     after = START + model.context
     windows = [flow.window(START, model.context) for flow in both]
     truth = [flow.window(after, STEPS) for flow in both]

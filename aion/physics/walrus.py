@@ -201,9 +201,9 @@ class Walrus(nn.Module):
         return axes_of(window.space, window.boundaries, self.kernels, stride, tokens)
 
     def _increments(
-        self, window: Flow, size: Tensor, axes: Sequence[Axis], generator: torch.Generator | None
+        self, window: Flow, size: Tensor, axes: Sequence[Axis], generator: torch.Generator | None, first: int = 0
     ) -> Tensor:
-        """Predicts increments in units of their own RMS; `size` is the RMS of the values."""
+        """Predicts increments from frame `first` on in units of their own RMS; `size` is the RMS of the values."""
         kind = str(_dimensions(window))
         columns = torch.tensor([FLAGS + self.fields.index(name) for name in window.fields], device=size.device)
         flags = torch.arange(FLAGS, device=size.device)
@@ -213,8 +213,8 @@ class Walrus(nn.Module):
         x = pad(x, axes, shift)
         x = self.gain * self.encoders[kind](x, torch.cat([columns, flags]), axes)
         x = self._mix(x.unflatten(0, window.values.shape[:2]), axes, generator if self.roll_latent else None)
-        x = self.decoders[kind](x.flatten(0, 1), columns, axes)
-        return unpad(x, axes, shift).reshape(window.values.shape)
+        x = self.decoders[kind](x[:, first:].flatten(0, 1), columns, axes)
+        return unpad(x, axes, shift).reshape(window.values[:, first:].shape)
 
     def _mix(self, x: Tensor, axes: Sequence[Axis], generator: torch.Generator | None) -> Tensor:
         if generator is None:
@@ -265,6 +265,7 @@ class Walrus(nn.Module):
         self.check(window)
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         values = window.values[:, -max(2, self.context) :]
+        axes = self.axes(window, stride, tokens)
         largest = ASTRAY * window_scales(values, window.fields)[0].flatten(1).amax(1)
         diverged = torch.full((len(window),), -1, device=values.device)
         frames = []
@@ -272,9 +273,10 @@ class Walrus(nn.Module):
             for step in range(steps):
                 if before_step is not None:
                     before_step(step)
-                part = window.replace(values=values)
-                change = self.forward(part, stride=stride, tokens=tokens, generator=generator if jitter else None)
-                frame = values[:, -1] + change[:, -1]
+                part, draws = window.replace(values=values), generator if jitter else None
+                size, change = window_scales(values, window.fields, self.shared_scale)
+                last = self._increments(part, size, axes, draws, first=-1)  # decoding takes a third of a pass
+                frame = values[:, -1] + (change * last)[:, -1]
                 sound = (frame.flatten(1).abs() <= largest[:, None]).all(1)  # false for NaN
                 diverged = torch.where((diverged < 0) & ~sound, step, diverged)
                 lost = (diverged >= 0).view(-1, *[1] * (frame.ndim - 1))
