@@ -12,6 +12,7 @@ def flow(**changes):
 
 def test_names_and_codes_of_boundaries_mean_the_same():
     assert flow(boundaries=[2, (0, 1)]).boundaries == flow().boundaries == (("periodic",) * 2, ("wall", "open"))
+    assert flow(boundaries=torch.tensor([[2, 2], [0, 1]])).boundaries == flow().boundaries
     assert flow().periodic == (True, False)
 
 

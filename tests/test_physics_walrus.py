@@ -3,6 +3,7 @@ import torch
 
 from aion.physics.builders import nano
 from aion.physics.flow import Flow
+from aion.physics.normalise import window_scales
 from aion.physics.walrus import Walrus
 
 FIELDS = ["tracer", "velocity_x", "velocity_y", "velocity_z", "pressure"]
@@ -174,6 +175,21 @@ def test_the_loss_falls(generator):
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def test_increments_lead_from_what_is_given_back_to_the_true_frames(model, generator):
+    flow = plane(generator, frames=6)
+    for parameter in model.decoders["2"].conv2.parameters():
+        torch.nn.init.zeros_(parameter)  # predicts that nothing changes
+    scale = window_scales(flow.values[:, :4], flow.fields)[1]
+    pushed = model.loss((flow, {"pushed": True, "tokens": 64}), seeded())["loss"]  # given frames are those before
+    torch.testing.assert_close(pushed, ((flow.values[:, 2:] - flow.values[:, :4]) / scale).abs().mean())
+    window = flow.window(0, 5)
+    still, alone = model.loss(window)["loss"], model.loss((window, {"noise": 0.7}))["loss"]
+    assert torch.equal(still, alone)  # without a generator
+    drawn = torch.randn(2, 4, 3, 32, 16, generator=seeded(1))
+    wanted = (window.values.diff(dim=1) / scale - 0.7 * drawn).abs().mean()
+    torch.testing.assert_close(model.loss((window, {"noise": 0.7}), seeded(1))["loss"], wanted)
 
 
 def test_models_come_back_from_disk(model, generator, tmp_path):

@@ -122,7 +122,18 @@ def test_other_files_are_refused(flow, tmp_path, monkeypatch):
         read_well(path, ["velocities"])
     with h5py.File(path, "a") as file:
         file["boundary_conditions/x_wall"].attrs["bc_type"] = "SLIPPY"
-    with pytest.raises(ValueError, match="unknown boundary 'slippy'"):
+    with pytest.raises(ValueError, match=r"flow.hdf5: .*unknown boundary 'slippy'"):
+        read_well(path)
+    write_well(flow, path)
+    with h5py.File(path, "a") as file:
+        file.attrs["n_trajectories"] = 9
+    with pytest.raises(ValueError, match=r"flow.hdf5: field .* has the shape .* where trajectories, frames and grid"):
+        read_well(path)
+    write_well(flow, path)
+    with h5py.File(path, "a") as file:
+        for group in ("t0_fields", "t1_fields", "t2_fields"):
+            file[group].attrs["field_names"] = []
+    with pytest.raises(ValueError, match=r"flow.hdf5: no fields"):
         read_well(path)
     with h5py.File(path, "a") as file:
         del file["t1_fields"]

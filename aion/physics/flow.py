@@ -160,6 +160,7 @@ class Flow:
 
 
 def _boundaries(given: Sequence, axes: int) -> tuple[tuple[str, str], ...]:
+    given = given.tolist() if hasattr(given, "tolist") else given  # codes as The Well's reader gives them
     if isinstance(given, str | int) or len(given) != axes:
         msg = f"Flow: wanted boundaries of {axes} axes of space, given {given!r}"
         raise ValueError(msg)

@@ -155,13 +155,13 @@ def read_well(path: Path | str, fields: Sequence[str] = ()) -> Flow:
     with _opened(path) as file:
         known = [str(name) for group in GROUPS for name in file[group].attrs["field_names"] if name in file[group]]
         if unknown := [name for name in fields if name not in known]:
-            msg = f"{path} holds no {unknown[0]!r}; {near_miss(unknown[0], known)}"
+            msg = f"no quantity {unknown[0]!r}; {near_miss(unknown[0], known)}"
             raise ValueError(msg)
         names = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
         time = np.asarray(file["dimensions/time"], dtype=np.float64)
         grids = [np.asarray(file[f"dimensions/{name}"], dtype=np.float64) for name in names]
         if time.ndim > 1 or any(grid.ndim > 1 for grid in grids):
-            msg = f"{path}: the grid or the times differ between trajectories, which is not read"
+            msg = "the grid or the times differ between trajectories, which is not read"
             raise ValueError(msg)
         shape = (int(file.attrs["n_trajectories"]), len(time), *map(len, grids))
         parts = [
@@ -171,6 +171,9 @@ def read_well(path: Path | str, fields: Sequence[str] = ()) -> Flow:
             if name in file[group] and (not fields or name in fields)
             for part in _read_field(file[group][name], str(name), rank, names, shape)
         ]
+        if not parts:
+            msg = "no fields"
+            raise ValueError(msg)
         parameters = json.loads(file.attrs.get("aion_parameters", "{}")) or {
             name: [float(file.attrs[name])] * shape[0]
             for name in map(str, file.attrs.get("simulation_parameters", []))
@@ -200,7 +203,11 @@ def _read_field(
     ]
     for axis, varying in enumerate(varies):
         values = values if varying else values.unsqueeze(axis)
-    values = values.expand(*shape, *values.shape[len(shape) :])
+    given, rest = tuple(values.shape[: len(shape)]), tuple(values.shape[len(shape) :])
+    if any(a not in {1, b} for a, b in zip(given, shape, strict=False)) or rest != (len(dims),) * rank:
+        msg = f"field {name!r} has the shape {tuple(data.shape)}, where trajectories, frames and grid are {shape}"
+        raise ValueError(msg)
+    values = values.expand(*shape, *rest)
     if rank == 0:
         return [(name, values)]
     ends = list(dims) if rank == 1 else [a + b for a in dims for b in dims]
@@ -227,6 +234,9 @@ def _opened(path: Path) -> "Iterator[h5py.File]":
             yield file
     except (KeyError, OSError) as error:
         msg = f"{path} is truncated, damaged or no file of The Well: {error.args[0] if error.args else error}"
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: {error}"
         raise ValueError(msg) from error
 
 
