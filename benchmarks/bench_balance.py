@@ -50,9 +50,9 @@ def main(recipe: str = str(Path(__file__).resolve().parent / "recipes" / "walrus
     model = Walrus(**facts["model"])
     costs = {}
     for name, source in facts["data"].items():
-        flow = simulate(source.get("system", name), 4, size=source.get("size"), frames=model.context + 1)
+        flow = simulate(source.get("system", name), WINDOWS, size=source.get("size"), frames=model.context + 1)
         costs[name] = cost(model, flow)
-        print(f"{name:12s} {1000 * costs[name]:7.1f} ms a window")
+        print(f"{name:12s} {1000 * costs[name]:7.1f} ms a window, {source.get('cost', 1.0)} in the recipe")
     for ranks, group in ((2, 1), (8, 1), (8, 4), (32, 4)):
         before, after = waiting(costs, ranks, group)
         print(f"{ranks:3d} ranks in groups of {group}: waiting {before:.1%} before, {after:.1%} after")

@@ -1,12 +1,13 @@
 """How far roll-outs of a model of flows stay from the simulation, as cells that are kept: stopped, it goes on.
 
-    python benchmarks/physics.py RUN [RUN ...] -o RESULTS --data FLOWS [--seeds 3] [--part 0/2]
+    python benchmarks/physics.py RUN [RUN ...] [--short RUN ...] -o RESULTS --data FLOWS [--seeds 3] [--part 0/2]
 
 RUN is a folder that `aion physics train RECIPE -o RUN` wrote. Several are the same recipe trained with other seeds;
 with fewer than `--seeds` the last is taken again with other flows and jitter, and the summary says so. Beside it stand
 persistence, a linear model of principal components of each system (each seed from another three quarters of the data),
 and one U-Net a seed for all 2-D systems with as many parameters, trained on windows of the same data for
-`--unet-steps` steps. All flows are simulated, each seed with other initial conditions that no recipe may train on.
+`--unet-steps` steps. `--short` names trainings, by seed, that took as much processor time as a U-Net. All flows are
+simulated, each seed with other initial conditions that no recipe may train on.
 
 A score is the median over trajectories and fields of the VRMSE, averaged over the steps of a range; errors are
 standard errors over seeds. `no jitter`: the same roll-outs without. `strides`: error and processor time of one step
@@ -40,7 +41,8 @@ from aion.steering import fingerprint
 HERE = Path(__file__).resolve().parent
 RANGES = {"1": (0, 1), "6-12": (5, 12), "13-30": (12, 30)}
 STEPS = 30
-CONTENDERS = ("walrus", "no jitter", "persistence", "linear", "U-Net")
+CONTENDERS = ("walrus", "no jitter", "walrus, short", "persistence", "linear", "U-Net")
+BASELINES = CONTENDERS[3:]
 CUTS = ((8, 8), (4, 4), (4, 8), (8, 16), (16, 16))  # strides; the first is the one that roll-outs have
 Forecast = Callable[[Flow, int], Flow]
 
@@ -75,7 +77,9 @@ class Sources:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.recipe = arguments, load(arguments.recipe)
-        self.models = [Walrus.from_pretrained(run / "model") for run in arguments.runs]
+        self.models, self.short = (
+            [Walrus.from_pretrained(run / "model") for run in runs] for runs in (arguments.runs, arguments.short)
+        )
         self.train = cache(lambda: read_data(self.recipe, folder=arguments.data, progress=True))
         self.held = cache(self._held)
         self.unet = cache(self._unet)
@@ -116,17 +120,20 @@ def contenders(
     """Lists what each contender depends on beside the flows, and how it is made."""
     model = sources.model(seed)
 
-    def rolled(jitter: bool) -> Forecast:
+    def rolled(model: Walrus, jitter: bool) -> Forecast:
         draws = torch.Generator().manual_seed(seed)
         return lambda window, steps: model.rollout(window, steps, generator=draws, jitter=jitter).flow
 
     data = sources.recipe["data"][system]
     listed = {
-        "walrus": ({"model": fingerprint(model)}, lambda: rolled(True)),
-        "no jitter": ({"model": fingerprint(model)}, lambda: rolled(False)),
+        "walrus": ({"model": fingerprint(model)}, lambda: rolled(model, True)),
+        "no jitter": ({"model": fingerprint(model)}, lambda: rolled(model, False)),
         "persistence": ({}, lambda: persistence),
         "linear": ({"data": data}, lambda: sources.linear(system, seed).forecast),
     }
+    if seed < len(sources.short):
+        short = sources.short[seed]
+        listed["walrus, short"] = ({"model": fingerprint(short)}, lambda: rolled(short, True))
     if planar and sources.steps:
         listed["U-Net"] = (sources.unet_facts(), lambda: sources.unet(seed).forecast)
     return listed
@@ -186,25 +193,24 @@ def values_of(cells: Sequence[dict | None], name: str) -> list[float]:
 def summary(found: Mapping[str, Mapping[str, Sequence[dict | None]]]) -> str:
     """Writes the tables of what was measured."""
     lines = ["| system | steps | " + " | ".join(CONTENDERS) + " |", "|---|---|" + "---|" * len(CONTENDERS)]
-    ahead, cells, gains = 0, 0, {name: [] for name in RANGES}
+    ahead, gains = {"walrus": (0, 0), "walrus, short": (0, 0)}, {name: [] for name in RANGES}
     for system, methods in found.items():
         for name in RANGES:
             columns = {method: values_of(methods.get(method, ()), name) for method in CONTENDERS}
             lines.append(f"| {system} | {name} | " + " | ".join(spread(columns[m]) for m in CONTENDERS) + " |")
-            others = [mean(columns[m]) for m in CONTENDERS[2:] if columns[m]]
-            if columns["walrus"] and others:
-                ahead, cells = ahead + (mean(columns["walrus"]) < min(others)), cells + 1
+            others = [mean(columns[m]) for m in BASELINES if columns[m]]
+            for method in ahead if others else ():
+                if columns[method]:
+                    won, cells = ahead[method]
+                    ahead[method] = won + (mean(columns[method]) < min(others)), cells + 1
             if columns["walrus"] and columns["no jitter"]:
                 gains[name].append(1 - mean(columns["walrus"]) / mean(columns["no jitter"]))
     lines += [
         "",
-        f"Ahead of all in {ahead} of {cells} cells.",
-        "",
-        "Error less with jitter than without, median over systems:",
+        *(f"Ahead of all baselines: {name} in {won} of {of} cells." for name, (won, of) in ahead.items() if of),
     ]
-    lines += [
-        f"- steps {name}: {100 * median(gain):.0f} % ({len(gain)} systems)" for name, gain in gains.items() if gain
-    ]
+    lines += ["", "Error less with jitter than without, median over systems:"]
+    lines += [f"- steps {name}: {100 * median(g):.0f} % ({len(g)} systems)" for name, g in gains.items() if g]
     return "\n".join([*lines, "", *stride_table(found)]) + "\n"
 
 
@@ -225,6 +231,7 @@ def stride_table(found: Mapping[str, Mapping[str, Sequence[dict | None]]]) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of trainings, by seed")
+    parser.add_argument("--short", nargs="*", type=Path, default=[], help="trainings as long as a U-Net's, by seed")
     parser.add_argument("--recipe", type=Path, default=HERE / "recipes" / "walrus-nano.toml")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results" / "physics", help="folder of the cells")
     parser.add_argument("--data", type=Path, required=True, help="folder that keeps simulated flows")
@@ -232,7 +239,7 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=24, help="of each system and seed")
     parser.add_argument("--systems", nargs="*", help="default: those of the recipe")
     parser.add_argument("--pool", default="quantity", help="see aion.physics.metrics.vrmse")
-    parser.add_argument("--unet-steps", type=int, default=3000, help="0 for none")
+    parser.add_argument("--unet-steps", type=int, default=2000, help="0 for none")
     parser.add_argument("--part", type=part, default=(0, 1), metavar="I/N", help="which of N processes this is")
     parser.add_argument("--only", nargs="*", default=(), help="cells whose name contains one of these")
     parser.add_argument("--dry", action="store_true", help="sum up what is there")

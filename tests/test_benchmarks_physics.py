@@ -59,14 +59,20 @@ def test_the_summary_counts_where_the_model_is_ahead(scripts):
     def cells(*values):
         return [None if v is None else {"scores": {"1": v, "6-12": 2 * v}} for v in values]
 
-    rows = {"walrus": cells(0.1, 0.2), "no jitter": cells(0.2, 0.4), "persistence": cells(1.0, None)}
+    rows = {
+        "walrus": cells(0.1, 0.2),
+        "no jitter": cells(0.2, 0.4),
+        "walrus, short": cells(0.05),
+        "persistence": cells(1.0, None),
+    }
     strides = [{"strides": {"8x8": [0.1, 2.0], **{key: [0.2, 1.0] for key in ("4x4", "4x8", "8x16", "16x16")}}}]
     text = script.summary(
         {"shear": {**rows, "linear": cells(0.1, 0.1), "strides": strides}, "sound": {"walrus": cells(0.3)}}
     )
-    assert "| shear | 1 | 0.150 ± 0.050 | 0.300 ± 0.100 | 1.000 | 0.100 ± 0.000 | - |" in text
-    assert "| sound | 6-12 | 0.600 | - | - | - | - |" in text
-    assert "Ahead of all in 0 of 2 cells." in text  # of those that have a contender
+    assert "| shear | 1 | 0.150 ± 0.050 | 0.300 ± 0.100 | 0.050 | 1.000 | 0.100 ± 0.000 | - |" in text
+    assert "| sound | 6-12 | 0.600 | - | - | - | - | - |" in text
+    assert "walrus in 0 of 2 cells." in text  # of those that have a contender
+    assert "walrus, short in 2 of 2 cells." in text
     assert "- steps 1: 50 % (1 systems)" in text
     assert "| shear | 1.000 (1.00) | 2.000 (0.50) |" in text
 
