@@ -158,7 +158,6 @@ def trained_unet(
     unet = UNet(fields, width_for(fields, context, parameters), context)
     unet.reset_parameters(torch.Generator().manual_seed(seed))
     planes = {name: flow for name, flow in flows.items() if len(flow.space) == 2}
-    together = own.get("accumulate", 1)
-    data = Windows(planes, dict.fromkeys(planes, 1.0), context, own["batch"], together, seed=seed)
-    options = {"lr": 1e-3, "accumulate": together, "seed": seed, "identity": f"{recipe['name']}-{steps}-{seed}"}
+    data = Windows(planes, dict.fromkeys(planes, 1.0), context, own["batch"], seed=seed)
+    options = {"lr": 1e-3, "seed": seed, "identity": f"{recipe['name']}-{steps}-{seed}"}
     return train(unet, data, steps, checkpoint=folder / "checkpoint", log=folder / "log.jsonl", **options)

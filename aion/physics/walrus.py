@@ -275,7 +275,7 @@ class Walrus(nn.Module):
                     before_step(step)
                 part, draws = window.replace(values=values), generator if jitter else None
                 size, change = window_scales(values, window.fields, self.shared_scale)
-                last = self._increments(part, size, axes, draws, first=-1)  # decoding takes a third of a pass
+                last = self._increments(part, size, axes, draws, first=-1)  # to decode all takes an eighth of a pass
                 frame = values[:, -1] + (change * last)[:, -1]
                 sound = (frame.flatten(1).abs() <= largest[:, None]).all(1)  # false for NaN
                 diverged = torch.where((diverged < 0) & ~sound, step, diverged)
