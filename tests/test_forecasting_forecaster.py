@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion.forecasting.denoise import GaussianDenoiser
+from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.forecaster import Forecaster
 from aion.forecasting.gaussian import PROCESSES, gaussian_forecast, gaussian_scheme_skill
 from aion.forecasting.template import Scheme, autoregressive, hierarchy2, multiscale

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion.forecasting.denoise import GaussianDenoiser
+from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.noise import Noise
 from aion.forecasting.sample import SAMPLERS, sample
 

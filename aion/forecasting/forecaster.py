@@ -3,6 +3,7 @@
 __all__ = ["Forecaster"]
 
 import hashlib
+import math
 import tempfile
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,14 @@ from aion.forecasting.gaussian import autocovariance, select_template
 from aion.forecasting.network import SIZES, FrameTransformer
 from aion.forecasting.noise import Noise
 from aion.forecasting.normalisation import Normalisation
+from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.sample import sample
 from aion.forecasting.template import Scheme, autoregressive, multiscale
 from aion.forecasting.windows import Windows, patterns
 from aion.training import train
 
 KIND = "forecaster"
+LARGEST = 4096  # numbers of a frame that has a prior: its principal components take the cube of that
 SHORTEST = 64  # frames of a series that a forecaster is built for
 
 
@@ -44,6 +47,8 @@ class Forecaster(nn.Module):
         transform: `"none"`, or `"sqrt"` for counts, whose scatter grows with them.
         network: further arguments of `FrameTransformer`, such as one of its `SIZES`.
         noise: arguments of `Noise`.
+        prior: principal components of a frame whose second moments the network starts from; 0 for none. Frames of more
+            than 4096 numbers have none.
         steps: levels of noise that sampling goes through.
         sampler: see `aion.forecasting.sample.sample`.
         denoiser: in place of the network, such as `GaussianDenoiser`; such a forecaster is neither trained nor saved.
@@ -64,6 +69,7 @@ class Forecaster(nn.Module):
         transform: str = "none",
         network: Mapping[str, int] | None = None,
         noise: Mapping[str, float] | None = None,
+        prior: int = 32,
         steps: int = 16,
         sampler: str = "adams-bashforth",
         denoiser: nn.Module | None = None,
@@ -84,6 +90,7 @@ class Forecaster(nn.Module):
             "transform": transform,
             "network": dict(network or {}),
             "noise": asdict(Noise(**(noise or {}))),
+            "prior": prior,
             "steps": steps,
             "sampler": sampler,
         }
@@ -91,10 +98,25 @@ class Forecaster(nn.Module):
         self.noise = Noise(**self.config["noise"])
         self.noise.levels(steps)
         if denoiser is None:
-            denoiser = MaskedDenoiser(FrameTransformer(len(channels), space, **self.config["network"]), self.noise)
+            network = FrameTransformer(len(channels), space, **self.config["network"])
+            denoiser = MaskedDenoiser(network, self.noise, self._prior(prior))
         self.denoiser = denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
         self.provenance: dict[str, object] = {}
+
+    def _prior(self, components: int) -> GaussianDenoiser | None:
+        if isinstance(components, bool) or not isinstance(components, int) or components < 0:
+            msg = f"Forecaster: prior must be a whole number of components, 0 for none, given {components!r}"
+            raise ValueError(msg)
+        entries = len(self.channels) * math.prod(self.space)
+        count = min(components, entries)
+        if not count or entries > LARGEST:
+            return None
+        return GaussianDenoiser(np.zeros((self._widest() + 1, count, count)), np.eye(count, entries), rest=1)
+
+    def _widest(self) -> int:
+        """Returns how many frames the widest call of training spans."""
+        return max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))
 
     @classmethod
     def for_series(cls, values: Tensor, channels: Sequence[str], cadence: str = "") -> "Forecaster":
@@ -145,8 +167,11 @@ class Forecaster(nn.Module):
         self._check_own()
         data = self._trajectories(dataset)
         self.normalisation.fit(data)
+        normal = [self.normalisation(x).cpu() for x in data]
+        if self.denoiser.prior is not None:
+            self.denoiser.prior.fit(normal)
         windows = Windows(
-            [self.normalisation(x).cpu() for x in data],
+            normal,
             patterns(self.config["K"], self.config["alpha"]),
             batch,
             seed,
@@ -316,7 +341,7 @@ class Forecaster(nn.Module):
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
         width = max(max(known + new) - min(known + new) for known, new in scheme.round_)
-        if width > (most := max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))):
+        if width > (most := self._widest()):
             msg = f"forecast: the calls of {scheme.name} are {width} frames wide, those of training {most} at most"
             raise ValueError(msg)
         if past.shape[1] <= scheme.reach():
