@@ -51,6 +51,8 @@ class Forecaster(nn.Module):
             than 4096 numbers have none.
         steps: levels of noise that sampling goes through.
         sampler: see `aion.forecasting.sample.sample`.
+        sources: content hashes of the models that made what it sees, such as `{"autoencoder": ...}` or, for a context,
+            `{"context": model.sha256}`; kept with the weights, see `check_source`.
         denoiser: in place of the network, such as `GaussianDenoiser`; such a forecaster is neither trained nor saved.
 
     Raises:
@@ -72,6 +74,7 @@ class Forecaster(nn.Module):
         prior: int = 32,
         steps: int = 16,
         sampler: str = "adams-bashforth",
+        sources: Mapping[str, str] | None = None,
         denoiser: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +96,7 @@ class Forecaster(nn.Module):
             "prior": prior,
             "steps": steps,
             "sampler": sampler,
+            "sources": dict(sources or {}),
         }
         self.scheme = multiscale(K, alpha)
         self.noise = Noise(**self.config["noise"])
@@ -102,6 +106,8 @@ class Forecaster(nn.Module):
             denoiser = MaskedDenoiser(network, self.noise, self._prior(prior))
         self.denoiser = denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
+        if width := self.config["network"].get("context", 0):
+            self.register_buffer("context", torch.stack([torch.zeros(width), torch.ones(width)]))  # mean and scale
         self.provenance: dict[str, object] = {}
 
     def _prior(self, components: int) -> GaussianDenoiser | None:
@@ -156,7 +162,7 @@ class Forecaster(nn.Module):
             batch: windows in a step.
             lr: peak learning rate.
             seed: of windows, levels and noise.
-            contexts: what each trajectory is conditioned on, such as an embedding, `(S, E)`.
+            contexts: what each trajectory is conditioned on, such as an embedding, `(S, E)`; normalised here.
             options: of `aion.training.train`: checkpoint, log, progress and others.
 
         Raises:
@@ -175,7 +181,7 @@ class Forecaster(nn.Module):
             patterns(self.config["K"], self.config["alpha"]),
             batch,
             seed,
-            contexts,
+            None if contexts is None else self._learned(contexts, len(normal)),
         )
         device = self.normalisation.mean.device
         settings = {"batch": batch, "lr": lr, "seed": seed}
@@ -191,6 +197,26 @@ class Forecaster(nn.Module):
             **options,
         )
         return self
+
+    def _learned(self, contexts: Tensor, number: int) -> Tensor:
+        """Takes mean and scale of contexts, and returns them normalised."""
+        contexts = self._contexts(contexts, number)
+        self.context.copy_(torch.stack([contexts.mean(0), contexts.std(0, correction=0)]))
+        self.context[1][self.context[1] <= 1e-6 * self.context[1].max()] = torch.inf  # what does not vary says nothing
+        return self._placed(contexts).cpu()
+
+    def _contexts(self, contexts: Tensor | None, number: int) -> Tensor:
+        """Refuses contexts that do not fit."""
+        width = self.config["network"].get("context", 0)
+        given = "none" if contexts is None else tuple(contexts.shape)
+        if contexts is None or not width or contexts.shape != (number, width) or not contexts.isfinite().all():
+            wanted = f"finite ({number}, {width})" if width else 'none (network={"context": E} takes some)'
+            msg = f"contexts: wanted {wanted}, given {given}"
+            raise ValueError(msg)
+        return contexts.detach().to(self.context)
+
+    def _placed(self, contexts: Tensor) -> Tensor:
+        return (contexts - self.context[0]) / self.context[1]
 
     def _check_own(self) -> None:
         if not isinstance(self.denoiser, MaskedDenoiser):
@@ -255,6 +281,8 @@ class Forecaster(nn.Module):
         self._check_past(past, scheme, members, chunk)
         past = past[:, -(scheme.reach() + 1) :].to(self.normalisation.mean)
         self.normalisation.check(past)
+        if context is not None or self.config["network"].get("context", 0):
+            context = self._placed(self._contexts(context, len(past)))
         seeds = _seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
         known = self.normalisation(past)
         result = torch.empty(members * len(past), horizon, *past.shape[2:])
@@ -262,7 +290,7 @@ class Forecaster(nn.Module):
             for rows in torch.arange(len(result)).split(chunk):
                 objects = rows % len(past)
                 drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
-                given = None if context is None else context.to(known)[objects]
+                given = None if context is None else context[objects]
                 future = self._run(known[objects], calls, horizon, drawing, given, bar)
                 result[rows] = self.normalisation.undo(future).cpu()
         return result.unflatten(0, (members, len(past)))
@@ -280,6 +308,21 @@ class Forecaster(nn.Module):
             if mine != given:
                 msg = f"this forecaster knows the {what} {mine!r}, given {given!r}: fit one to this series"
                 raise ValueError(msg)
+
+    def check_source(self, name: str, sha256: str) -> None:
+        """Refuses an autoencoder, or a context, of another model than that of training.
+
+        Arguments:
+            name: of the source, such as `"autoencoder"` or `"context"`.
+            sha256: content hash of the model at hand.
+
+        Raises:
+            ValueError: saying what differs.
+        """
+        if (mine := self.config["sources"].get(name)) != sha256:
+            known = f"one of hash {mine[:12]}" if mine else "none"
+            msg = f"this forecaster was made for another {name}: wanted {known}, given one of hash {sha256[:12]}"
+            raise ValueError(msg)
 
     def trace(self, horizon: int, scheme: Scheme | None = None) -> list[int]:
         """Lists which call, from 0, made each of the frames 1 to `horizon`."""

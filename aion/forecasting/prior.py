@@ -1,7 +1,7 @@
 r"""What second moments alone say of clean frames: the exact denoiser of a stationary Gaussian process.
 
-Entries of a frame are :math:`x = \mu + B^T z + r` with components z, whose autocovariance :math:`R_h` is known, and what they
-leave out, r, white of variance :math:`\psi^2`. Of what is known or noisy, each component gets the information
+Entries of a frame are :math:`x = \mu + B^T z + r` with components z, whose autocovariance :math:`R_h` is known, and
+what they leave out, r, white of variance :math:`\psi^2`. Of what is known or noisy, the components get the information
 :math:`J = B\,\mathrm{diag}(1 / s^2)\,B^T`, :math:`h = B\,(x - \mu) / s^2` with :math:`s^2 = \psi^2`, plus
 :math:`\sigma^2` where noisy; with the covariance R of the components of all frames the best guess of them is
 :math:`R\,(1 + J R)^{-1} h`, whatever is missing.
