@@ -11,7 +11,6 @@ A network that adds to this only has to learn what is not Gaussian. With :math:`
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), arXiv 2206.00364
-    | Multivariate density estimation with general flat-top kernels of infinite order (Politis & Romano, 1999)
 """
 
 __all__ = ["GaussianDenoiser"]
@@ -26,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 FLOOR = 1e-6  # least variance, of a unit, that the components are taken to leave out
+LARGEST = 4096  # numbers of all frames of a call for which it is tried whether they can have their covariances
+ROUNDS = 20  # in which autocovariances that no process has become those of one
 WHOLE = 0.5  # share of a frame that must be measured for its components to count
 
 
@@ -93,7 +94,7 @@ class GaussianDenoiser(nn.Module):
         noise = self.rest + asked[every] * level[every]
         information = (given | asked)[every] / noise  # (R, N, D)
         inner = torch.einsum("pd,rnd,qd->rnpq", self.basis, information, self.basis)
-        joint = self._joint(times[every])
+        joint = _joint(self.covariance, times[every])
         told = torch.where(given | asked, y * information, 0) @ self.basis.T  # (B, N, P)
         matrix = torch.einsum("rnpq,rnqms->rnpms", inner, joint).flatten(3).flatten(1, 2)
         matrix.diagonal(dim1=1, dim2=2).add_(1)
@@ -110,34 +111,52 @@ class GaussianDenoiser(nn.Module):
         part = part.flatten(2)
         return part.transpose(1, 2).flatten(0, 1)[..., None] if self.alone else part
 
-    def _joint(self, times: Tensor) -> Tensor:
-        """Builds the covariance of the components of frames at these times `(R, N)`, `(R, N, P, N, P)`."""
-        lag = (times[:, :, None] - times[:, None]).round().long()
-        far = len(self.covariance) - 1
-        blocks = self.covariance[lag.abs().clamp(max=far)]  # (R, N, N, P, P)
-        blocks = torch.where((lag < 0)[..., None, None], blocks.mT, blocks)
-        return torch.where((lag.abs() <= far)[..., None, None], blocks, 0).transpose(2, 3)
+
+def _joint(covariance: Tensor, times: Tensor) -> Tensor:
+    """Builds the covariance of the components of frames at times `(R, N)`, `(R, N, P, N, P)`."""
+    lag = (times[:, :, None] - times[:, None]).round().long()
+    far = len(covariance) - 1
+    blocks = covariance[lag.abs().clamp(max=far)]  # (R, N, N, P, P)
+    blocks = torch.where((lag < 0)[..., None, None], blocks.mT, blocks)
+    return torch.where((lag.abs() <= far)[..., None, None], blocks, 0).transpose(2, 3)
 
 
 def _covariances(z: Tensor, seen: Tensor, lags: int) -> Tensor:
     """Estimates autocovariances `(lags, P, P)` from series `(S, T, P)`, 0 where not seen.
 
-    Products are divided by how many there are, lags up to four times as far fade out, and negative power is set to
-    zero, so that the result belongs to a process.
+    Products are divided by how many there are. Of short series these need not be the autocovariances of a process,
+    whose power is nowhere negative: then negative power is set to zero and the estimates are put back in turn, while
+    lags up to four times as far, which start out fading, are left to fit.
     """
     length = z.shape[1]
-    far = min(length, 4 * lags)
+    near, far = min(length, lags), min(length, 4 * lags)
     products, pairs = (_correlate(part) for part in (z, seen))
-    estimate = products / pairs.round().clamp(min=1)
-    fade = (torch.arange(far) - lags).clamp(min=0) / max(1, far - lags)
-    weights = (0.5 + 0.5 * torch.cos(math.pi * fade))[:, None, None]
-    half = estimate[:far] * weights
-    circle = torch.cat([half, torch.zeros_like(half[:1]), half[1:].mT.flip(0)])
+    estimate = (products / pairs.round().clamp(min=1))[:far]
+    if near == lags and _definite(estimate[:near]):
+        return estimate[:near]
+    fade = (torch.arange(far) - near).clamp(min=0) / max(1, far - near)
+    result = estimate * (0.5 + 0.5 * torch.cos(math.pi * fade))[:, None, None]
+    for _ in range(ROUNDS):
+        result = _proper(torch.cat([estimate[:near], result[near:]]))
+    return torch.cat([result[:near], result.new_zeros(lags - near, *result.shape[1:])])
+
+
+def _definite(covariance: Tensor) -> bool:
+    """Tells whether frames at lags 0 to n - 1 can have these covariances, `(n, P, P)`."""
+    size = covariance.shape[0] * covariance.shape[1]
+    if size > LARGEST:
+        return False
+    whole = _joint(covariance, torch.arange(len(covariance))[None])
+    return not torch.linalg.cholesky_ex(whole.reshape(size, size)).info.item()
+
+
+def _proper(covariance: Tensor) -> Tensor:
+    """Sets negative power of autocovariances at lags 0 to n - 1 to zero, `(n, P, P)`."""
+    circle = torch.cat([covariance, torch.zeros_like(covariance[:1]), covariance[1:].mT.flip(0)])
     power = torch.fft.fft(circle, dim=0)
     values, vectors = torch.linalg.eigh((power + power.mH) / 2)
     proper = (vectors * values.clamp(min=0)[:, None]) @ vectors.mH
-    result = torch.fft.ifft(proper, dim=0).real[: min(far, lags)]
-    return torch.cat([result, result.new_zeros(lags - len(result), *result.shape[1:])])
+    return torch.fft.ifft(proper, dim=0).real[: len(covariance)]
 
 
 def _correlate(series: Tensor) -> Tensor:
