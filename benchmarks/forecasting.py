@@ -3,7 +3,7 @@
     python benchmarks/forecasting.py plan                         # what is left to do, and how long it takes
     python benchmarks/forecasting.py sunspots transport -o runs/forecasting
     python benchmarks/forecasting.py ablations stability latent context speed -o runs/forecasting
-    python benchmarks/forecasting.py closed-form                  # a second, no network
+    python benchmarks/forecasting.py closed-form                  # a minute, no network
     python benchmarks/forecasting.py summary                      # the tables
 
 Every (system, forecast, seed) is one JSON file under `results/forecasting`, networks lie under the folder of `-o`:
@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from forecasting_cells import Cells, fingerprint, packed
+from forecasting_closed import print_closed_form
 from forecasting_extras import EXTRAS, measure
-from forecasting_summary import print_closed_form, print_summary
+from forecasting_summary import print_summary
 from forecasting_systems import BASELINES, PAST, SYSTEMS, System
 from torch import Tensor
 

@@ -8,11 +8,8 @@ import numpy as np
 
 from forecasting_cells import unpacked
 
-from aion.forecasting.gaussian import PROCESSES, gaussian_scheme_skill, select_template
-from aion.forecasting.template import autoregressive, hierarchy2, multiscale
 from aion.forecasting.verification import Verification
 
-CLOSED = ((0, 3), (3, 9), (9, 18), (18, 27))
 PLAIN, TWO, BEST = "autoregressive-k3", "hierarchy-2-k3", "multiscale-k3-a2.5"
 ORDER = (PLAIN, TWO, BEST, f"{BEST}-past-3", "gaussian", "chosen", "exact", "ar", "arima", "gaussian-process")
 
@@ -156,19 +153,3 @@ def _aims(table: Table) -> list[tuple[str, bool]]:
 
 def _bias(scores: Verification) -> float:
     return scores.trajectories["bias"].mean().item()
-
-
-def print_closed_form() -> None:
-    """Prints what every scheme loses on known processes."""
-    print("## Excess CRPS over the exact forecast, closed form, past of 60 frames\n")
-    print("| process | scheme | 1-3 | 4-9 | 10-18 | 19-27 |\n|---|---|---|---|---|---|")
-    best = multiscale(3, 2.5)
-    for name, process in PROCESSES.items():
-        acf = process(np.arange(200))
-        chosen = select_template(acf, 3, 18)
-        for scheme in (
-            *(autoregressive(3), hierarchy2(3), best, best.limited(3), multiscale(3, chosen.alpha), autoregressive(9)),
-        ):
-            excess = gaussian_scheme_skill(acf, scheme, 27, 60)["crps_excess"]
-            print(f"| {name} | {scheme.name} | " + " | ".join(f"{excess[a:b].mean():.3f}" for a, b in CLOSED) + " |")
-        print(f"| | select_template: {chosen.reason} | | | | |")
