@@ -2,7 +2,6 @@
 
 __all__ = ["Forecaster"]
 
-import hashlib
 import math
 import tempfile
 
@@ -18,14 +17,16 @@ from tqdm.auto import tqdm
 
 from aion import keeping
 from aion.bundle import digest, load_tensors
+from aion.forecasting.contexts import Contexts
 from aion.forecasting.denoise import MaskedDenoiser
 from aion.forecasting.gaussian import autocovariance, select_template
 from aion.forecasting.network import SIZES, FrameTransformer
 from aion.forecasting.noise import Noise
 from aion.forecasting.normalisation import Normalisation
+from aion.forecasting.past import check_past, draw_seeds
 from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.sample import sample
-from aion.forecasting.template import Scheme, autoregressive, multiscale
+from aion.forecasting.template import Scheme, multiscale
 from aion.forecasting.windows import Windows, patterns
 from aion.training import train
 
@@ -106,8 +107,8 @@ class Forecaster(nn.Module):
             denoiser = MaskedDenoiser(network, self.noise, self._prior(prior))
         self.denoiser = denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
-        if width := self.config["network"].get("context", 0):
-            self.register_buffer("context", torch.stack([torch.zeros(width), torch.ones(width)]))  # mean and scale
+        width = self.config["network"].get("context", 0)
+        self.contexts = Contexts(width) if width else None
         self.provenance: dict[str, object] = {}
 
     def _prior(self, components: int) -> GaussianDenoiser | None:
@@ -174,6 +175,7 @@ class Forecaster(nn.Module):
         data = self._trajectories(dataset)
         self.normalisation.fit(data)
         normal = [self.normalisation(x).cpu() for x in data]
+        contexts = self._conditions(contexts, len(data), learn=True)
         if self.denoiser.prior is not None:
             self.denoiser.prior.fit(normal)
         windows = Windows(
@@ -181,7 +183,7 @@ class Forecaster(nn.Module):
             patterns(self.config["K"], self.config["alpha"]),
             batch,
             seed,
-            None if contexts is None else self._learned(contexts, len(normal)),
+            None if contexts is None else contexts.cpu(),
         )
         device = self.normalisation.mean.device
         settings = {"batch": batch, "lr": lr, "seed": seed}
@@ -198,25 +200,17 @@ class Forecaster(nn.Module):
         )
         return self
 
-    def _learned(self, contexts: Tensor, number: int) -> Tensor:
-        """Takes mean and scale of contexts, and returns them normalised."""
-        contexts = self._contexts(contexts, number)
-        self.context.copy_(torch.stack([contexts.mean(0), contexts.std(0, correction=0)]))
-        self.context[1][self.context[1] <= 1e-6 * self.context[1].max()] = torch.inf  # what does not vary says nothing
-        return self._placed(contexts).cpu()
-
-    def _contexts(self, contexts: Tensor | None, number: int) -> Tensor:
-        """Refuses contexts that do not fit."""
-        width = self.config["network"].get("context", 0)
-        given = "none" if contexts is None else tuple(contexts.shape)
-        if contexts is None or not width or contexts.shape != (number, width) or not contexts.isfinite().all():
-            wanted = f"finite ({number}, {width})" if width else 'none (network={"context": E} takes some)'
-            msg = f"contexts: wanted {wanted}, given {given}"
-            raise ValueError(msg)
-        return contexts.detach().to(self.context)
-
-    def _placed(self, contexts: Tensor) -> Tensor:
-        return (contexts - self.context[0]) / self.context[1]
+    def _conditions(self, contexts: Tensor | None, number: int, learn: bool = False) -> Tensor | None:
+        """Checks and normalises the contexts of some objects."""
+        if self.contexts is None:
+            if contexts is not None:
+                msg = f'contexts: wanted none, given {tuple(contexts.shape)}: network={{"context": E}} takes some'
+                raise ValueError(msg)
+            return None
+        self.contexts.check(contexts, number)
+        if learn:
+            self.contexts.fit(contexts)
+        return self.contexts(contexts)
 
     def _check_own(self) -> None:
         if not isinstance(self.denoiser, MaskedDenoiser):
@@ -278,12 +272,16 @@ class Forecaster(nn.Module):
         """
         scheme = self.scheme if scheme is None else scheme
         calls = scheme.calls(horizon)
-        self._check_past(past, scheme, members, chunk)
+        for name, number in (("members", members), ("chunk", chunk)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
+                raise ValueError(msg)
+        self._check_scheme(scheme)
+        check_past(past, (len(self.channels), *self.space), scheme)
         past = past[:, -(scheme.reach() + 1) :].to(self.normalisation.mean)
         self.normalisation.check(past)
-        if context is not None or self.config["network"].get("context", 0):
-            context = self._placed(self._contexts(context, len(past)))
-        seeds = _seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
+        context = self._conditions(context, len(past))
+        seeds = draw_seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
         known = self.normalisation(past)
         result = torch.empty(members * len(past), horizon, *past.shape[2:])
         with tqdm(total=len(result) * len(calls), desc=progress, disable=None if progress else True) as bar:
@@ -368,18 +366,8 @@ class Forecaster(nn.Module):
             bar.update(len(frames))
         return frames[:, present + 1 : present + 1 + horizon]
 
-    def _check_past(self, past: Tensor, scheme: Scheme, members: int, chunk: int) -> None:
-        shape = (len(self.channels), *self.space)
-        if not isinstance(past, Tensor) or not past.is_floating_point():
-            msg = f"forecast: wanted a floating-point tensor, given {getattr(past, 'dtype', type(past).__name__)}"
-            raise TypeError(msg)
-        if past.ndim != 2 + len(shape) or past.shape[2:] != shape or not len(past):
-            msg = f"forecast: wanted a past (B, P, {', '.join(map(str, shape))}), given {tuple(past.shape)}"
-            raise ValueError(msg)
-        for name, number in (("members", members), ("chunk", chunk)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
-                raise ValueError(msg)
+    def _check_scheme(self, scheme: Scheme) -> None:
+        """Refuses calls that are larger or wider than those of training."""
         if self.config["K"] < scheme.K:
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
@@ -387,20 +375,6 @@ class Forecaster(nn.Module):
         if width > (most := self._widest()):
             msg = f"forecast: the calls of {scheme.name} are {width} frames wide, those of training {most} at most"
             raise ValueError(msg)
-        if past.shape[1] <= scheme.reach():
-            missing = scheme.reach() + 1 - past.shape[1]
-            short = autoregressive(scheme.K)
-            hint = f"; {short.name} needs {short.reach() + 1}" if past.shape[1] > short.reach() else ""
-            msg = (
-                f"forecast: the past has {past.shape[1]} frames, {scheme.name} looks {scheme.reach()} frames back and "
-                f"needs {scheme.reach() + 1}: {missing} are missing{hint}"
-            )
-            raise ValueError(msg)
-        looked = sorted({t - 1 for call in scheme.round_ for t in call[0] if t <= 0})
-        for row, seen in enumerate(past[:, looked].isfinite().flatten(1).any(1).tolist()):
-            if not seen:
-                msg = f"forecast: nothing was measured of object {row} in the frames that {scheme.name} looks at"
-                raise ValueError(msg)
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 
@@ -436,11 +410,3 @@ class Forecaster(nn.Module):
             raise ValueError(msg) from error
         forecaster.provenance = config["provenance"]
         return forecaster.to(device).eval()
-
-
-def _seeds(past: Tensor, members: int, generator: torch.Generator) -> list[int]:
-    """Makes a seed for each member of each object, members first, of the generator and the past of the object alone."""
-    base = int(torch.randint(2**62, (), generator=generator))
-    marks = [hashlib.sha256(row.nan_to_num(nan=1e30).cpu().numpy().tobytes()).hexdigest() for row in past]
-    texts = [f"{base} {member} {mark}" for member in range(members) for mark in marks]
-    return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in texts]
