@@ -8,7 +8,8 @@
 
 Every (system, forecast, seed) is one JSON file under `results/forecasting`, networks lie under the folder of `-o`:
 what is there with the same settings is not made again, so that a run that was stopped goes on where it was. Two
-processes may work on different sections. Schemes of K frames a call share a network and the number of calls.
+processes may work on different systems; ablations and stability come after these, whose networks they take.
+Schemes of K frames a call share a network and the number of calls.
 Sunspots are real, all else is simulated.
 """
 
@@ -219,9 +220,9 @@ class Bench:
                     if row.scheme is None:
                         continue
                     network = settings["network"]
-                    cost = _operations(system, network["options"], row) / RATE
+                    cost, moments = (each / RATE for each in _operations(system, network["options"]))
                     if not (self.folder(network) / "forecaster").exists() and fingerprint(network) not in trained:
-                        training += 3 * cost * network["steps"] * network["batch"]
+                        training += (3 * cost + moments) * network["steps"] * network["batch"]
                         trained.add(fingerprint(network))
                     calls = len(row.scheme.calls(row.horizon)) * 17
                     sampling += cost * calls * settings["starts"] * settings["members"]
@@ -230,14 +231,14 @@ class Bench:
         print(f"together {total / 3600:.1f} hours of one core, baselines not counted")
 
 
-def _operations(system: System, options: dict, row: Row) -> float:
-    """Counts the operations of one call of the network for one window: two a weight and token, and of attention."""
-    size = options["network"]
+def _operations(system: System, options: dict) -> tuple[float, float]:
+    """Counts operations for one window: of a call of the network, and of the prior where every window has its own."""
+    size, frames = options["network"], 2 * options["K"] + 1
     patches = int(np.prod([side // size.get("patch", 8) for side in options.get("space", ())]))
-    tokens, dim = (2 * options["K"] + 1) * patches, size["dim"]
+    tokens, dim = frames * patches, size["dim"]
     weights = dim * dim * 12 * size["depth"] + dim * 3 * size.get("patch", 8) ** len(options.get("space", ())) * 2
-    prior = min(options.get("prior", 32), int(np.prod(system.test.shape[2:]))) * (2 * options["K"] + 1)
-    return tokens * (2 * weights + 4 * tokens * dim * size["depth"]) + 2 * prior**2
+    components = min(options.get("prior", 32), int(np.prod(system.test.shape[2:])))
+    return tokens * (2 * weights + 4 * tokens * dim * size["depth"]), 1.6 * (components * frames) ** 3
 
 
 def _means(facts: dict) -> list[float | None]:
