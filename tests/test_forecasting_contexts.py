@@ -26,7 +26,5 @@ def test_what_does_not_fit(wrong):
 def test_a_context_of_another_model_is_refused():
     forecaster = Forecaster(network={"context": 3}, sources={"context": "a" * 64})
     forecaster.check_source("context", "a" * 64)
-    with pytest.raises(
-        ValueError, match="another context: wanted one of hash a{12}, given one of hash b{12}"
-    ):
+    with pytest.raises(ValueError, match=r"another context: wanted one of hash a{12}, given one of hash b{12}"):
         forecaster.check_source("context", "b" * 64)
