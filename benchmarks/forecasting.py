@@ -134,8 +134,8 @@ class Bench:
         long = row.horizon > HORIZON
         facts = {
             "system": name,
-            "starts": min(self.given.starts, 32 if long else 128),
-            "members": min(self.given.members, 8 if long else 64, system.members),
+            "starts": min(self.given.starts, 64 if long else 128),
+            "members": min(self.given.members, 4 if long else 64, system.members),
             "horizon": row.horizon,
             "seed": seed,
         }
