@@ -78,7 +78,7 @@ def transport(starts: int) -> System:
 def surface(starts: int) -> System:
     draws = torch.Generator().manual_seed(104)
     field = FluxTransport((16, 16))
-    train = list(field.simulate(600, 80, draws)[0])
+    train = list(field.simulate(600, 100, draws)[0])
     test = field.simulate(starts, PAST + LONGEST, draws)[0]
     options = {"space": (16, 16), "prior": 48, "network": {**SMALL, "patch": 4}}
     return System(train, test, None, options, field.kalman, 500, 24, 4)
