@@ -11,8 +11,10 @@ import torch
 
 from torch import Tensor
 
+from aion.device import usable
 from aion.forecasting.charts import plot_fan
 from aion.forecasting.forecaster import Forecaster
+from aion.forecasting.template import autoregressive
 from aion.io import Series, read_series, write_forecast
 
 SHOWN = 3  # horizons of the past in the chart
@@ -28,6 +30,7 @@ def outlook(
     columns: Sequence[str] | None = None,
     fit: int | None = None,
     save: Path | str | None = None,
+    short: bool = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> tuple[Path, Path]:
@@ -44,6 +47,7 @@ def outlook(
         columns: channels to read; all by default.
         fit: train a small forecaster on the series itself, so many steps, in place of `model`.
         save: folder to keep it in.
+        short: look at the last frames only, by the autoregressive scheme, as a series shorter than the reach asks for.
         seed: of all draws.
         device: where to compute.
 
@@ -54,6 +58,7 @@ def outlook(
     if save is not None and fit is None:
         msg = "--save keeps what --fit trains: give --fit STEPS too"
         raise ValueError(msg)
+    device = usable(device)
     series = read_series(path, columns)
     if series.missing:
         print(f"aion: note: {series.missing} of {series.values.numel()} values are not measured", file=sys.stderr)
@@ -67,8 +72,10 @@ def outlook(
             forecaster.save_pretrained(save)
     generator = torch.Generator().manual_seed(seed)
     past = series.values[None]
-    ensemble = forecaster.forecast(past, horizon, members, generator=generator, progress="forecast")[:, 0]
-    facts = {"model_sha256": forecaster.sha256, "scheme": forecaster.scheme.name, "seed": seed}
+    scheme = autoregressive(forecaster.scheme.K) if short else forecaster.scheme
+    options = {"generator": generator, "scheme": scheme, "progress": "forecast"}
+    ensemble = forecaster.forecast(past, horizon, members, **options)[:, 0]
+    facts = {"model_sha256": forecaster.sha256, "scheme": scheme.name, "seed": seed}
     table = write_forecast(output, series, ensemble, facts)
     return table, _chart(table.with_suffix(".png"), series, ensemble)
 

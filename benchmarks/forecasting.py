@@ -1,287 +1,286 @@
 """Measures forecasts: schemes against each other with one network, and against what one would take instead.
 
-    python benchmarks/forecasting.py                       # all systems, three seeds, 128 starts: hours on one core
-    python benchmarks/forecasting.py sunspots --seeds 1 --train 1000 --starts 64 --members 8
-    python benchmarks/forecasting.py closed-form           # a second, no network
+    python benchmarks/forecasting.py plan                         # what is left to do, and how long it takes
+    python benchmarks/forecasting.py sunspots transport -o runs/forecasting
+    python benchmarks/forecasting.py ablations stability latent context speed -o runs/forecasting
+    python benchmarks/forecasting.py closed-form                  # a minute, no network
+    python benchmarks/forecasting.py summary                      # the tables
 
-Every scheme has the same network, the same number of calls and the same noise. Scores are means over seeds; intervals
-are 95 %, by resampling starts (cycles, for the sunspots). Sunspots are real, all else is simulated.
+Every (system, forecast, seed) is one JSON file under `results/forecasting`, networks lie under the folder of `-o`:
+what is there with the same settings is not made again, so that a run that was stopped goes on where it was. Two
+processes may work on different systems; ablations and stability come after these, whose networks they take.
+Schemes of K frames a call share a network and the number of calls.
+Sunspots are real, all else is simulated.
 """
 
 import argparse
-import json
-import math
 import time
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from forecasting_cells import Cells, fingerprint, packed
+from forecasting_closed import print_closed_form
+from forecasting_extras import EXTRAS, measure
+from forecasting_summary import print_summary
+from forecasting_systems import BASELINES, PAST, SYSTEMS, System
 from torch import Tensor
 
 from aion.forecasting.forecaster import Forecaster
-from aion.forecasting.gaussian import (
-    PROCESSES,
-    autocovariance,
-    gaussian_forecast,
-    gaussian_scheme_skill,
-    select_template,
-)
+from aion.forecasting.gaussian import Choice, autocovariance, select_template
 from aion.forecasting.network import SIZES
-from aion.forecasting.systems import fitzhugh_nagumo, lorenz96, noisy_sinusoid
 from aion.forecasting.template import Scheme, autoregressive, hierarchy2, multiscale
-from aion.forecasting.transport import FluxTransport
-from aion.forecasting.verification import Verification, verify
-from aion.io.series import read_series
+from aion.forecasting.verification import verify
 
 HERE = Path(__file__).parent
-HORIZON, PAST = 27, 60
-WINDOWS = ((0, 3), (3, 9), (9, 18), (18, 27))
-MINIMA = (1923.6, 1933.8, 1944.2, 1954.3, 1964.9, 1976.5, 1986.8, 1996.4, 2008.9)  # years, WDC-SILSO
+HORIZON, WINDOWS = 18, ((0, 3), (3, 9), (9, 18))
+PERIODS, LATE = 90, ((0, 9), (9, 45), (45, 90))  # ten periods of the multiscale scheme, and their windows
+MAIN = {"K": 3, "alpha": 3.0}  # the network that serves every scheme of three frames a call
+ABLATED = ("sinusoid", "sunspots")
+LAGS = 100
+RATE = 1.5e10  # operations a second of one core, measured with the network of nano size
 
 
-class System(NamedTuple):
-    """What to train on and what to forecast; `exact` draws from the exact forecast, where there is one."""
+class Row(NamedTuple):
+    """One forecast of a system: `options` of the forecaster, the scheme, and which leads count.
 
-    train: list[Tensor]
-    past: Tensor
-    truth: Tensor
-    groups: Tensor | None
-    exact: tuple[Tensor, Tensor] | None
+    Arguments:
+        name: of the cell's file.
+        scheme: to forecast with; None for what has no network.
+        options: of the forecaster beside those of the system.
+        horizon: frames.
+    """
+
+    name: str
+    scheme: Scheme | None
     options: dict
+    horizon: int = HORIZON
 
 
-def sinusoid(starts: int) -> System:
-    draws = torch.Generator().manual_seed(100)
-    train = list(noisy_sinusoid(400, 120, draws)[0])
-    return _split(train, noisy_sinusoid(starts, PAST + HORIZON, draws)[0])
+def rows(section: str, system: System) -> Iterator[Row]:
+    """Lists what a section forecasts of a system."""
+    best = multiscale(3, 2.5)
+    if section == "stability":
+        for scheme in (autoregressive(3), best):
+            yield Row(f"long-{slug(scheme)}", scheme, MAIN, PERIODS)
+        return
+    if section == "ablations":
+        for alpha in (1.0, 1.5, 2.0, 3.0):
+            yield Row(slug(multiscale(3, alpha)), multiscale(3, alpha), MAIN)
+        for K in (2, 4, 5):
+            yield Row(slug(multiscale(K, 2.5)), multiscale(K, 2.5), {"K": K, "alpha": 2.5})
+        yield Row(slug(autoregressive(9)), autoregressive(9), {"K": 9, "alpha": 1.0})
+        yield Row(f"white-{slug(best)}", best, {**MAIN, "prior": 0})
+        return
+    for scheme in (autoregressive(3), hierarchy2(3), best, best.limited(3)):
+        yield Row(slug(scheme), scheme, MAIN)
+    yield Row("gaussian-" + slug(best), best, {**MAIN, "train": 0})
+    chosen = chosen_template(system)
+    if chosen.pays:
+        options = {"K": chosen.K, "alpha": chosen.alpha}
+        yield Row(f"chosen-{slug(chosen.scheme)}", chosen.scheme, options)
+        yield Row(f"chosen-{slug(autoregressive(chosen.K))}", autoregressive(chosen.K), options)
+    for name in ("exact", *BASELINES):
+        if (name == "exact" and system.exact is None) or (name == "ARIMA" and system.test.ndim > 3):
+            continue  # an ARIMA of every pixel would take longer than all else
+        yield Row(name.lower().replace(" ", "-").replace("(p)", ""), None, {"baseline": name})
 
 
-def cell(starts: int) -> System:
-    draws = torch.Generator().manual_seed(101)
-    train = list(fitzhugh_nagumo(200, 200, draws)[0])
-    return _split(train, fitzhugh_nagumo(starts, PAST + HORIZON, draws)[0])
+def slug(scheme: Scheme) -> str:
+    return scheme.name.replace("α=", "a").replace("=", "").replace(", ", "-").replace(" ", "-").lower()
 
 
-def chaos(starts: int) -> System:
-    draws = torch.Generator().manual_seed(102)
-    train = list(lorenz96(200, 200, draws)[0])
-    return _split(train, lorenz96(starts, PAST + HORIZON, draws)[0])
-
-
-def transport(starts: int) -> System:
-    draws = torch.Generator().manual_seed(103)
-    field = FluxTransport((32,))
-    train = list(field.simulate(200, 120, draws)[0])
-    test = field.simulate(starts, PAST + HORIZON, draws)[0]
-    system = _split(train, test)
-    return system._replace(exact=field.kalman(system.past, HORIZON), options={"space": (32,)})
-
-
-def sunspots(starts: int) -> System:
-    series = read_series(HERE / "data" / "sunspot_month.csv").coarser(4)
-    x, cut = series.values, (1922 - 1749) * 3
-    first = torch.linspace(cut, len(x) - HORIZON, starts).round().long().unique()
-    year = 1749 + first.numpy() / 3
-    return System(
-        [x[:cut]],
-        torch.stack([x[i - PAST : i] for i in first.tolist()]),
-        torch.stack([x[i : i + HORIZON] for i in first.tolist()]),
-        torch.as_tensor(np.searchsorted(MINIMA, year)),
-        None,
-        {"transform": "sqrt"},
-    )
-
-
-def _split(train: list[Tensor], test: Tensor) -> System:
-    return System(
-        train, test[:, :PAST], test[:, PAST:], None, None, {"channels": [f"c{i}" for i in range(test.shape[2])]}
-    )
-
-
-SYSTEMS: dict[str, Callable[[int], System]] = {
-    "sinusoid": sinusoid,
-    "sunspots": sunspots,
-    "transport": transport,
-    "cell": cell,
-    "lorenz96": chaos,
-}
-
-
-# --- what one would take instead --------------------------------------------------------------------------------------
-
-
-def baselines(system: System, members: int) -> dict[str, Tensor]:
-    """Draws from persistence with the scatter it had in training, climatology, an AR(p) and a Gaussian process."""
-    draws = np.random.default_rng(0)
-    shape = (members, *system.truth.shape)
-    values = torch.cat([x.flatten(0, 0) for x in system.train])
-    climate = values[torch.as_tensor(draws.integers(len(values), size=shape[:3]))]
-    steps = []
-    for lead in range(1, HORIZON + 1):
-        moved = torch.cat([x[lead:] - x[:-lead] for x in system.train])
-        steps.append(system.past[:, -1] + moved[torch.as_tensor(draws.integers(len(moved), size=shape[:2]))])
-    result = {"persistence": torch.stack(steps, 2), "climatology": climate}
-    if system.truth.ndim == 3:
-        result["Gaussian process"] = _process(system, members, draws)
-        result["AR(p), statsmodels"] = _autoregression(system, members, draws)
-    return result
-
-
-def _process(system: System, members: int, draws: np.random.Generator) -> Tensor:
-    mean = torch.cat(system.train).mean(0)
-    channels = []
-    for channel in range(system.truth.shape[2]):
-        rows = [(x[:, channel] - mean[channel]).numpy() for x in system.train]
-        acf = autocovariance(np.stack(rows), PAST + HORIZON)
-        weights, covariance = gaussian_forecast(acf, PAST, HORIZON)
-        centre = (system.past[:, :, channel] - mean[channel]).numpy() @ weights.T
-        values, vectors = np.linalg.eigh(covariance)
-        scatter = draws.standard_normal((members, *centre.shape)) @ (vectors * np.sqrt(values.clip(0))).T
-        channels.append(torch.as_tensor(centre + scatter).float() + mean[channel])
-    return torch.stack(channels, -1)
-
-
-def _autoregression(system: System, members: int, draws: np.random.Generator) -> Tensor:
-    from statsmodels.tsa.ar_model import AutoReg, ar_select_order
-
-    channels = []
-    for channel in range(system.truth.shape[2]):
-        x = torch.cat(system.train)[:, channel].double().numpy()[:5000]  # the seams of trajectories are few
-        lags = ar_select_order(x, 40, ic="bic").ar_lags or [1]
-        fit = AutoReg(x, lags).fit()
-        state = np.repeat(system.past[:, :, channel].double().numpy()[None], members, 0)
-        for _ in range(HORIZON):
-            mean = fit.params[0] + sum(c * state[..., -lag] for c, lag in zip(fit.params[1:], lags, strict=True))
-            kick = fit.resid[draws.integers(len(fit.resid), size=mean.shape)]
-            state = np.concatenate([state, (mean + kick)[..., None]], -1)
-        channels.append(torch.as_tensor(state[..., PAST:]).float())
-    return torch.stack(channels, -1)
+def chosen_template(system: System) -> Choice:
+    """Chooses from the autocovariance of training, of a field's pixels on average."""
+    length = min(LAGS, min(map(len, system.train)))
+    lines = np.concatenate([x.flatten(1).T[:16, :200].numpy() for x in system.train[:100] if len(x) >= length])
+    return select_template(autocovariance(lines - lines.mean(), length), (3, 4, 5), HORIZON)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-def schemes() -> list[Scheme]:
-    best = multiscale(3, 2.5)
-    return [autoregressive(3), hierarchy2(3), best, best.limited(3)]
+class Bench:
+    """Makes cells.
 
+    Arguments:
+        given: the arguments of the command.
+    """
 
-def run(name: str, given: argparse.Namespace) -> dict:
-    system = SYSTEMS[name](given.starts)
-    print(
-        f"\n## {name}: {len(system.past)} starts, {given.members} members, {given.seeds} seeds, {given.train} steps\n"
-    )
-    lags = np.concatenate([x.flatten(1).T.numpy()[:4] for x in system.train[:50]])
-    acf = autocovariance(lags - lags.mean(), min(90, lags.shape[1]))
-    print("select_template:", select_template(acf, 3, min(18, len(acf) // 3)).reason, "\n")
-    scored: dict[str, list[Verification]] = {}
-    seconds = []
-    for seed in range(given.seeds):
-        forecaster = Forecaster(network=SIZES["nano"], steps=given.levels, **system.options)
-        started = time.process_time()
-        forecaster.fit(system.train, given.train, lr=2e-3, seed=seed, progress=f"{name} {seed}")
-        seconds.append(time.process_time() - started)
-        for scheme in schemes():
-            generator = torch.Generator().manual_seed(seed)
-            made = forecaster.forecast(
-                system.past, HORIZON, given.members, scheme=scheme, generator=generator, progress=scheme.name
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.cells = Cells(given.results)
+
+    def run(self, section: str, names: tuple[str, ...]) -> None:
+        for name in names:
+            system = SYSTEMS[name](self.given.starts)
+            for seed in range(self.given.seeds):
+                for row in rows(section, system):
+                    if row.scheme is None and seed:
+                        continue  # what has no network has no seed
+                    settings = self.settings(name, system, row, seed)
+                    began, there = time.process_time(), self.cells.find(name, row.name, seed, settings) is not None
+                    facts = self.cells.make(name, row.name, seed, settings, lambda: self.score(system, row, settings))  # noqa: B023
+                    score = " ".join("-" if x is None else f"{x:.4f}" for x in _means(facts))
+                    seconds = "kept" if there else f"{time.process_time() - began:.0f} s"
+                    print(f"{name:10} {row.name:28} seed {seed}  CRPS {score}  ({seconds})", flush=True)
+
+    def settings(self, name: str, system: System, row: Row, seed: int) -> dict:
+        """Returns all that the scores depend on."""
+        long = row.horizon > HORIZON
+        facts = {
+            "system": name,
+            "starts": min(self.given.starts, 64 if long else 128),
+            "members": min(self.given.members, 4 if long else 64, system.members),
+            "horizon": row.horizon,
+            "seed": seed,
+        }
+        if row.scheme is None:
+            return {**facts, **row.options}
+        calls = [[list(part) for part in call] for call in row.scheme.round_]
+        return {**facts, "scheme": row.scheme.name, "calls": calls, "network": self.network(name, system, row, seed)}
+
+    def network(self, name: str, system: System, row: Row, seed: int) -> dict:
+        """Returns all that the trained network depends on."""
+        options = {**system.options, **row.options}
+        options["network"] = system.options.get("network", SIZES["nano"])
+        steps = options.pop("train", system.steps if self.given.train is None else self.given.train)
+        return {"system": name, "options": options, "steps": steps, "batch": system.batch, "lr": 2e-3, "seed": seed}
+
+    def score(self, system: System, row: Row, settings: dict) -> dict:
+        """Forecasts and scores."""
+        began, horizon = time.process_time(), row.horizon
+        test = system.test[: settings["starts"]]
+        past, truth = test[:, :PAST], test[:, PAST : PAST + horizon]
+        system = system._replace(test=test, groups=None if system.groups is None else system.groups[: len(test)])
+        exact = system.exact(past, horizon) if system.exact else None
+        windows = WINDOWS if horizon == HORIZON else LATE
+        draws = settings["members"], settings["seed"]
+        if row.scheme is not None:
+            forecaster = self.trained(system, settings["network"])
+            options = {"generator": torch.Generator().manual_seed(settings["seed"]), "progress": row.name}
+            made = forecaster.forecast(past, horizon, draws[0], scheme=row.scheme, **options)
+        elif row.name == "exact":
+            made = exact[0] + exact[1].sqrt() * torch.randn(
+                draws[0], *truth.shape, generator=torch.Generator().manual_seed(0)
             )
-            exact = system.exact[0] if system.exact else None
-            scored.setdefault(scheme.name, []).append(verify(made, system.truth, groups=system.groups, exact=exact))
-    for other, made in baselines(system, given.members).items():
-        scored[other] = [verify(made, system.truth, groups=system.groups)]
-    table = {other: _pooled(each) for other, each in scored.items()}
-    _print(table, system)
-    print(f"\ntraining: {np.mean(seconds):.0f} s of processor time a seed")
-    return {"starts": len(system.past), "scores": {other: _facts(v) for other, v in table.items()}}
+        else:
+            made = BASELINES[row.options["baseline"]](system, horizon, *draws)
+        scores = verify(made, truth, groups=system.groups, exact=None if exact is None else exact[0])
+        if row.name == "exact":
+            scores.trajectories["crps"].copy_(_gaussian_crps(*exact, truth).flatten(2).mean(2))
+        facts = packed(scores, windows)
+        if horizon > HORIZON:
+            late = verify(made[:, :, horizon // 2 :], truth[:, horizon // 2 :])
+            facts["spectrum_ratio"] = packed(late, ((0, 1),))["spectrum_ratio"]
+        return {**facts, "seconds": round(time.process_time() - began, 1)}
+
+    def trained(self, system: System, settings: dict) -> Forecaster:
+        """Loads a network, or trains it; a training that was stopped goes on."""
+        folder = self.folder(settings)
+        if (folder / "forecaster").exists():
+            return Forecaster.from_pretrained(folder / "forecaster")
+        began = time.process_time()
+        forecaster = Forecaster(**settings["options"])
+        options = {key: settings[key] for key in ("batch", "lr", "seed")}
+        forecaster.fit(
+            system.train,
+            settings["steps"],
+            **options,
+            ema=0.995,
+            checkpoint=folder / "checkpoints" if settings["steps"] else None,
+            log=folder / "log.jsonl",
+            progress=f"training {settings['system']}",
+        )
+        forecaster.provenance["seconds"] = round(time.process_time() - began)
+        forecaster.save_pretrained(folder / "forecaster")
+        return forecaster
+
+    def folder(self, settings: dict) -> Path:
+        """Returns where a network lies."""
+        return self.given.output / f"{settings['system']}-{fingerprint(settings)}-s{settings['seed']}"
+
+    def plan(self) -> None:
+        """Prints what is left to do and how many seconds of one core that takes, reckoned from operations."""
+        total = 0.0
+        for section in (*SYSTEMS, "ablations", "stability"):
+            names = (section,) if section in SYSTEMS else ABLATED if section == "ablations" else tuple(SYSTEMS)
+            left, training, sampling, trained = 0, 0.0, 0.0, set()
+            for name in names:
+                system = SYSTEMS[name](self.given.starts)
+                for seed, row in ((seed, row) for seed in range(self.given.seeds) for row in rows(section, system)):
+                    settings = self.settings(name, system, row, seed)
+                    if (row.scheme is None and seed) or self.cells.find(name, row.name, seed, settings):
+                        continue
+                    left += 1
+                    if row.scheme is None:
+                        continue
+                    network = settings["network"]
+                    cost, moments = (each / RATE for each in _operations(system, network["options"]))
+                    if not (self.folder(network) / "forecaster").exists() and fingerprint(network) not in trained:
+                        training += (3 * cost + moments) * network["steps"] * network["batch"]
+                        trained.add(fingerprint(network))
+                    calls = len(row.scheme.calls(row.horizon)) * 17
+                    sampling += cost * calls * settings["starts"] * settings["members"]
+            total += training + sampling
+            print(f"{section:10} {left:4} cells left, training {training:6.0f} s, sampling {sampling:6.0f} s")
+        print(f"together {total / 3600:.1f} hours of one core, baselines not counted")
 
 
-def _pooled(each: list[Verification]) -> Verification:
-    """Averages over seeds, start by start."""
-    scores = {key: torch.stack([v.trajectories[key] for v in each]).mean(0) for key in each[0].trajectories}
-    ratio = torch.stack([v.spectrum_ratio for v in each]).mean(0)
-    ranks = torch.stack([v.rank_histogram for v in each]).mean(0)
-    return Verification(scores, each[0].groups, ratio, ranks)
+def _operations(system: System, options: dict) -> tuple[float, float]:
+    """Counts operations for one window: of a call of the network, and of the prior where every window has its own."""
+    size, frames = options["network"], 2 * options["K"] + 1
+    patches = int(np.prod([side // size.get("patch", 8) for side in options.get("space", ())]))
+    tokens, dim = frames * patches, size["dim"]
+    weights = dim * dim * 12 * size["depth"] + dim * 3 * size.get("patch", 8) ** len(options.get("space", ())) * 2
+    components = min(options.get("prior", 32), int(np.prod(system.test.shape[2:])))
+    return tokens * (2 * weights + 4 * tokens * dim * size["depth"]), 1.6 * (components * frames) ** 3
 
 
-def _facts(v: Verification) -> dict:
-    crps = [[round(x, 4) for x in v.interval("crps", slice(a, b)).tolist()] for a, b in WINDOWS]
-    return {"crps": crps, "spread_skill": [round(x, 3) for x in v.spread_skill.tolist()]}
-
-
-def _print(table: dict[str, Verification], system: System) -> None:
-    print(
-        "| CRPS at leads | " + " | ".join(f"{a + 1}-{b}" for a, b in WINDOWS) + " | spread/skill | spectrum | blow-up |"
-    )
-    print("|---|" + "---|" * (len(WINDOWS) + 3))
-    for name, v in table.items():
-        cells = [f"{x[0]:.3f} [{x[1]:.3f}, {x[2]:.3f}]" for x in (v.interval("crps", slice(a, b)) for a, b in WINDOWS)]
-        ratio = " ".join(f"{x:.2f}" for x in v.spectrum_ratio.tolist())
-        far = v.trajectories["blow_up"].mean()
-        print(f"| {name} | " + " | ".join(cells) + f" | {v.spread_skill.mean():.2f} | {ratio} | {far:.3f} |")
-    if system.exact:
-        exact = _gaussian_crps(*system.exact, system.truth).flatten(2).mean(2)
-        print("| Kalman (exact) | " + " | ".join(f"{exact[:, a:b].mean():.3f}" for a, b in WINDOWS) + " | 1 | | 0 |")
-    best = multiscale(3, 2.5).name
-    print(f"\nCRPS of {best} below that of others, in %:\n")
-    for name, v in table.items():
-        if name != best:
-            gains = [100 * table[best].gain("crps", v, slice(a, b)) for a, b in WINDOWS]
-            print(f"- {name}: " + ", ".join(f"{g[0]:.1f} [{g[1]:.1f}, {g[2]:.1f}]" for g in gains))
-    if system.exact:
-        print("\nmean square of the conditional bias of the spatial mean, by window:\n")
-        for name, v in table.items():
-            if name in [scheme.name for scheme in schemes()]:
-                print(f"- {name}: " + ", ".join(f"{v.mean('bias')[a:b].mean():.4f}" for a, b in WINDOWS))
+def _means(facts: dict) -> list[float | None]:
+    """Returns the mean CRPS by window."""
+    columns = zip(*facts["starts"]["crps"], strict=True)
+    kept = [[value for value in column if value is not None] for column in columns]
+    return [sum(column) / len(column) if column else None for column in kept]
 
 
 def _gaussian_crps(mean: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
-    scale = variance.sqrt()
+    scale = variance.double().sqrt()
     z = (truth - mean) / scale
     normal = torch.distributions.Normal(0.0, 1.0)
-    return scale * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - 1 / math.sqrt(math.pi))
+    return scale * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - torch.pi**-0.5)
 
 
-def closed_form() -> None:
-    print("## Excess CRPS over the exact forecast, closed form, past of 60 frames, K = 3\n")
-    print("| process | scheme | 1-3 | 4-9 | 10-18 | 19-27 |\n|---|---|---|---|---|---|")
-    for name, process in PROCESSES.items():
-        acf = process(np.arange(200))
-        chosen = select_template(acf, 3, 18)
-        for scheme in (*schemes(), multiscale(3, chosen.alpha)):
-            excess = gaussian_scheme_skill(acf, scheme, HORIZON, PAST)["crps_excess"]
-            cells = " | ".join(f"{excess[a:b].mean():.3f}" for a, b in WINDOWS)
-            print(f"| {name} | {scheme.name} | {cells} |")
-        print(f"| | select_template: {chosen.reason} | | | | |")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sections = ["closed-form", *SYSTEMS, "ablations", "stability", *EXTRAS, "summary", "plan"]
+    parser.add_argument("what", nargs="+", choices=sections, metavar="WHAT", help=f"of {', '.join(sections)}")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/forecasting"), help="folder of the networks")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "forecasting", help="folder of the cells")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train", type=int, help="steps of training, in place of each system's own")
+    parser.add_argument("--starts", type=int, default=128)
+    parser.add_argument("--members", type=int, default=64, help="at most; most systems have fewer")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    bench = Bench(given)
+    for what in given.what:
+        if what == "closed-form":
+            print_closed_form()
+        elif what == "summary":
+            print_summary(given.results)
+        elif what == "plan":
+            bench.plan()
+        elif what in EXTRAS:
+            measure(what, given)
+        else:
+            bench.run(what, (what,) if what in SYSTEMS else ABLATED if what == "ablations" else tuple(SYSTEMS))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="*", default=["closed-form", *SYSTEMS], help=f"of closed-form, {', '.join(SYSTEMS)}"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--train", type=int, default=3000, help="steps of training")
-    parser.add_argument("--starts", type=int, default=128)
-    parser.add_argument("--members", type=int, default=32)
-    parser.add_argument("--levels", type=int, default=16, help="of noise, in sampling")
-    parser.add_argument("--json", type=Path, help="write the scores there, too")
-    chosen = parser.parse_args()
-    torch.set_num_threads(1)
-    results = {}
-    for what in chosen.what:
-        if what == "closed-form":
-            closed_form()
-        else:
-            results[what] = run(what, chosen)
-    if chosen.json:
-        facts = {
-            "settings": {k: str(v) for k, v in vars(chosen).items()},
-            "torch": torch.__version__,
-            "results": results,
-        }
-        chosen.json.write_text(json.dumps(facts, indent=1) + "\n")
+    main()

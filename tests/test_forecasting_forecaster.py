@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from aion.forecasting.denoise import GaussianDenoiser
 from aion.forecasting.forecaster import Forecaster
 from aion.forecasting.gaussian import PROCESSES, gaussian_forecast, gaussian_scheme_skill
+from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.template import Scheme, autoregressive, hierarchy2, multiscale
 from aion.forecasting.windows import Windows, patterns
 
@@ -119,8 +119,11 @@ def test_missing_pixels_and_a_context():
     made = forecaster.forecast(data[:, :12], 4, 2, context=contexts)
     assert made.isfinite().all()
     assert not torch.allclose(made, forecaster.forecast(data[:, :12], 4, 2, context=1 - contexts))
-    with pytest.raises(ValueError, match="conditioned on a context"):
-        forecaster.forecast(data[:, :12], 4, 2)
+    for wrong in (None, contexts[:2], contexts[:, :2], contexts * torch.nan):
+        with pytest.raises(ValueError, match=r"contexts: wanted finite \(4, 3\)"):
+            forecaster.forecast(data[:, :12], 4, 2, context=wrong)
+    with pytest.raises(ValueError, match="contexts: wanted none"):
+        Forecaster(space=(8,), network={**TINY, "patch": 4}).fit(data, 1, contexts=contexts)
 
 
 def test_the_same_in_bfloat16(fitted):

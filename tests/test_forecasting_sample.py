@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from aion.forecasting.denoise import GaussianDenoiser
 from aion.forecasting.noise import Noise
+from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.sample import SAMPLERS, sample
 
 ACF = np.exp(-np.arange(40) / 10) + 0.2 * (np.arange(40) == 0)

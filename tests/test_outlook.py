@@ -44,6 +44,17 @@ def test_another_series_is_refused_until_fitted(tmp_path, capsys):
     assert out.read_bytes() == first, "the same forecaster and seed: the same futures"
 
 
+def test_a_short_series_and_a_device_that_is_not_there(spots, tmp_path, capsys):
+    few = tmp_path / "few.csv"
+    few.write_text("".join(spots.read_text().splitlines(keepends=True)[:30]))
+    arguments = ["forecast", str(few), "-o", str(tmp_path / "f.parquet"), "--horizon", "1", "--members", "1"]
+    assert main(arguments) == 2
+    assert "93 are missing; autoregressive K=5 needs 6" in capsys.readouterr().err
+    assert main([*arguments, "--short"]) == 0
+    assert main([*arguments, "--short", "--device", "cuda:99"]) == 2
+    assert "cannot compute on device 'cuda:99'" in capsys.readouterr().err
+
+
 def test_a_forecast_interrupted_midway_leaves_nothing(spots, tmp_path, monkeypatch):
     before = sorted(tmp_path.iterdir())
 

@@ -33,6 +33,9 @@ def register(verbs) -> None:
     )
     parser.add_argument("--fit", type=positive, metavar="STEPS", help="train on the series, so many steps (try 1500)")
     parser.add_argument("--save", type=Path, metavar="DIR", help="where to write the forecaster that --fit made")
+    parser.add_argument(
+        "--short", action="store_true", help="look at the last steps only: for series shorter than the model's reach"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
     parser.add_argument(
         "--model", default=DEFAULT_FORECASTER, metavar="MODEL", help=f"a forecaster (default: {DEFAULT_FORECASTER})"

@@ -1,19 +1,23 @@
 """Forecasts of partially observed systems by diffusion, conditioned on a past that is sparse far back.
 
 `template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take.
-`noise`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`
-and `normalisation`; `verification` scores ensembles and `charts` draws them. `systems` and `transport`
-simulate what to try forecasts on.
+`noise`, `prior`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`,
+`past`, `contexts` and `normalisation`, `latent` puts it behind an autoencoder; `verification` scores ensembles and
+`charts` draws them. `systems` and `transport` simulate what to try forecasts on.
 """
 
 __all__ = [
     "charts",
+    "contexts",
     "denoise",
     "forecaster",
     "gaussian",
+    "latent",
     "network",
     "noise",
     "normalisation",
+    "past",
+    "prior",
     "sample",
     "systems",
     "template",

@@ -3,24 +3,25 @@ r"""The denoiser: what is best believed of clean frames, given noisy ones and kn
 A network F becomes :math:`D = c_{skip} x_\sigma + c_{out} F(c_{in} x_\sigma; \ln\sigma)` where
 :math:`c_{skip} = 1 / (1 + \sigma^2)`, :math:`c_{out} = \sigma / \sqrt{1 + \sigma^2}` and
 :math:`c_{in} = 1 / \sqrt{1 + \sigma^2}` for data of unit variance: its input and its task have unit size at
-every level. Known entries are given as they are, clean, and come back as they are. A denoiser is anything called as
-`denoiser(x, sigma, known, wanted, offsets, context)`; `GaussianDenoiser` is the exact one of a Gaussian process.
+every level. With a prior, what the second moments of the data say (`aion.forecasting.prior`) takes the place of
+:math:`c_{skip} x_\sigma`, which is what those of white data would say. Known entries are given as they are, clean, and
+come back as they are. A denoiser is anything called as `denoiser(x, sigma, known, wanted, offsets, context)`.
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), arXiv 2206.00364
     | MCVD: Masked Conditional Video Diffusion (Voleti et al., 2022), arXiv 2205.09853
 """
 
-__all__ = ["GaussianDenoiser", "MaskedDenoiser"]
+__all__ = ["MaskedDenoiser"]
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from torch import Tensor, nn
 
 from aion.forecasting.noise import Noise
+from aion.forecasting.prior import GaussianDenoiser
 
 
 class MaskedDenoiser(nn.Module):
@@ -29,11 +30,12 @@ class MaskedDenoiser(nn.Module):
     Arguments:
         network: maps `(x, known, wanted, level, offsets, context)` to the shape of x.
         noise: levels of training.
+        prior: what the network adds to; white noise by default.
     """
 
-    def __init__(self, network: nn.Module, noise: Noise) -> None:
+    def __init__(self, network: nn.Module, noise: Noise, prior: GaussianDenoiser | None = None) -> None:
         super().__init__()
-        self.network, self.noise = network, noise
+        self.network, self.noise, self.prior = network, noise, prior
 
     def forward(
         self,
@@ -59,7 +61,8 @@ class MaskedDenoiser(nn.Module):
         scale = (1 + sigma**2).rsqrt().view(-1, *[1] * (x.ndim - 1))
         answer = self.network(torch.where(known, x, scale * x), known, wanted, sigma.log(), offsets, context).float()
         level = sigma.view(scale.shape)
-        clean = scale**2 * x + level * scale * answer
+        start = scale**2 * x if self.prior is None else self.prior(x, sigma, known, wanted, offsets).float()
+        clean = start + level * scale * answer
         return torch.where(known, x, torch.where(wanted, clean, 0))
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -80,38 +83,3 @@ class MaskedDenoiser(nn.Module):
         weight = (1 + sigma**2) / sigma**2
         count = wanted.flatten(1).sum(1).clamp(min=1)
         return {"loss": (weight * error / count).mean(), "error": (error / count).mean()}
-
-
-class GaussianDenoiser(nn.Module):
-    """Denoises a stationary Gaussian process exactly, every channel and pixel for itself.
-
-    A forecaster that has it in place of a trained one shows what a scheme loses and a sampler errs, and nothing else.
-
-    Arguments:
-        acf: autocovariance at lags 0, 1, ... `(n,)`; farther lags count as 0.
-    """
-
-    def __init__(self, acf: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("acf", torch.as_tensor(np.asarray(acf), dtype=torch.float64))
-
-    def forward(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        known: Tensor,
-        wanted: Tensor,
-        offsets: Tensor,
-        context: Tensor | None = None,
-    ) -> Tensor:
-        """Returns the mean of the clean frames, in float64; see `MaskedDenoiser.forward`."""
-        flat = [part.flatten(2).transpose(1, 2).double() for part in (x, known, wanted)]  # (B, pixels, N)
-        values, given, asked = flat
-        lag = (offsets[:, :, None] - offsets[:, None]).abs().long()
-        covariance = torch.where(lag < len(self.acf), self.acf[lag.clamp(max=len(self.acf) - 1)], 0)[:, None]
-        seen = torch.clamp(given + asked, max=1)
-        noise = asked * sigma.double()[:, None, None] ** 2 + given * 1e-9 * self.acf[0] + (1 - seen)
-        inner = covariance * seen[..., None] * seen[..., None, :] + torch.diag_embed(noise)
-        answer = torch.linalg.solve(inner, (values * seen)[..., None])
-        clean = (covariance @ answer)[..., 0].transpose(1, 2).reshape(x.shape)
-        return torch.where(known, x.double(), torch.where(wanted, clean, 0))

@@ -2,7 +2,7 @@
 
 __all__ = ["Forecaster"]
 
-import hashlib
+import math
 import tempfile
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,21 @@ from tqdm.auto import tqdm
 
 from aion import keeping
 from aion.bundle import digest, load_tensors
+from aion.forecasting.contexts import Contexts
 from aion.forecasting.denoise import MaskedDenoiser
 from aion.forecasting.gaussian import autocovariance, select_template
 from aion.forecasting.network import SIZES, FrameTransformer
 from aion.forecasting.noise import Noise
 from aion.forecasting.normalisation import Normalisation
+from aion.forecasting.past import check_past, draw_seeds
+from aion.forecasting.prior import GaussianDenoiser
 from aion.forecasting.sample import sample
-from aion.forecasting.template import Scheme, autoregressive, multiscale
+from aion.forecasting.template import Scheme, multiscale
 from aion.forecasting.windows import Windows, patterns
 from aion.training import train
 
 KIND = "forecaster"
+LARGEST = 4096  # numbers of a frame that has a prior: its principal components take the cube of that
 SHORTEST = 64  # frames of a series that a forecaster is built for
 
 
@@ -44,8 +48,12 @@ class Forecaster(nn.Module):
         transform: `"none"`, or `"sqrt"` for counts, whose scatter grows with them.
         network: further arguments of `FrameTransformer`, such as one of its `SIZES`.
         noise: arguments of `Noise`.
+        prior: principal components of a frame whose second moments the network starts from; 0 for none. Frames of more
+            than 4096 numbers have none.
         steps: levels of noise that sampling goes through.
         sampler: see `aion.forecasting.sample.sample`.
+        sources: content hashes of the models that made what it sees, such as `{"autoencoder": ...}` or, for a context,
+            `{"context": model.sha256}`; kept with the weights, see `check_source`.
         denoiser: in place of the network, such as `GaussianDenoiser`; such a forecaster is neither trained nor saved.
 
     Raises:
@@ -64,8 +72,10 @@ class Forecaster(nn.Module):
         transform: str = "none",
         network: Mapping[str, int] | None = None,
         noise: Mapping[str, float] | None = None,
+        prior: int = 32,
         steps: int = 16,
         sampler: str = "adams-bashforth",
+        sources: Mapping[str, str] | None = None,
         denoiser: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -84,17 +94,36 @@ class Forecaster(nn.Module):
             "transform": transform,
             "network": dict(network or {}),
             "noise": asdict(Noise(**(noise or {}))),
+            "prior": prior,
             "steps": steps,
             "sampler": sampler,
+            "sources": dict(sources or {}),
         }
         self.scheme = multiscale(K, alpha)
         self.noise = Noise(**self.config["noise"])
         self.noise.levels(steps)
         if denoiser is None:
-            denoiser = MaskedDenoiser(FrameTransformer(len(channels), space, **self.config["network"]), self.noise)
+            network = FrameTransformer(len(channels), space, **self.config["network"])
+            denoiser = MaskedDenoiser(network, self.noise, self._prior(prior))
         self.denoiser = denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
+        width = self.config["network"].get("context", 0)
+        self.contexts = Contexts(width) if width else None
         self.provenance: dict[str, object] = {}
+
+    def _prior(self, components: int) -> GaussianDenoiser | None:
+        if isinstance(components, bool) or not isinstance(components, int) or components < 0:
+            msg = f"Forecaster: prior must be a whole number of components, 0 for none, given {components!r}"
+            raise ValueError(msg)
+        entries = len(self.channels) * math.prod(self.space)
+        count = min(components, entries)
+        if not count or entries > LARGEST:
+            return None
+        return GaussianDenoiser(np.zeros((self._widest() + 1, count, count)), np.eye(count, entries), rest=1)
+
+    def _widest(self) -> int:
+        """Returns how many frames the widest call of training spans."""
+        return max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))
 
     @classmethod
     def for_series(cls, values: Tensor, channels: Sequence[str], cadence: str = "") -> "Forecaster":
@@ -134,7 +163,7 @@ class Forecaster(nn.Module):
             batch: windows in a step.
             lr: peak learning rate.
             seed: of windows, levels and noise.
-            contexts: what each trajectory is conditioned on, such as an embedding, `(S, E)`.
+            contexts: what each trajectory is conditioned on, such as an embedding, `(S, E)`; normalised here.
             options: of `aion.training.train`: checkpoint, log, progress and others.
 
         Raises:
@@ -145,12 +174,16 @@ class Forecaster(nn.Module):
         self._check_own()
         data = self._trajectories(dataset)
         self.normalisation.fit(data)
+        normal = [self.normalisation(x).cpu() for x in data]
+        contexts = self._conditions(contexts, len(data), learn=True)
+        if self.denoiser.prior is not None:
+            self.denoiser.prior.fit(normal)
         windows = Windows(
-            [self.normalisation(x).cpu() for x in data],
+            normal,
             patterns(self.config["K"], self.config["alpha"]),
             batch,
             seed,
-            contexts,
+            None if contexts is None else contexts.cpu(),
         )
         device = self.normalisation.mean.device
         settings = {"batch": batch, "lr": lr, "seed": seed}
@@ -166,6 +199,18 @@ class Forecaster(nn.Module):
             **options,
         )
         return self
+
+    def _conditions(self, contexts: Tensor | None, number: int, learn: bool = False) -> Tensor | None:
+        """Checks and normalises the contexts of some objects."""
+        if self.contexts is None:
+            if contexts is not None:
+                msg = f'contexts: wanted none, given {tuple(contexts.shape)}: network={{"context": E}} takes some'
+                raise ValueError(msg)
+            return None
+        self.contexts.check(contexts, number)
+        if learn:
+            self.contexts.fit(contexts)
+        return self.contexts(contexts)
 
     def _check_own(self) -> None:
         if not isinstance(self.denoiser, MaskedDenoiser):
@@ -227,17 +272,23 @@ class Forecaster(nn.Module):
         """
         scheme = self.scheme if scheme is None else scheme
         calls = scheme.calls(horizon)
-        self._check_past(past, scheme, members, chunk)
+        for name, number in (("members", members), ("chunk", chunk)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
+                raise ValueError(msg)
+        self._check_scheme(scheme)
+        check_past(past, (len(self.channels), *self.space), scheme)
         past = past[:, -(scheme.reach() + 1) :].to(self.normalisation.mean)
         self.normalisation.check(past)
-        seeds = _seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
+        context = self._conditions(context, len(past))
+        seeds = draw_seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
         known = self.normalisation(past)
         result = torch.empty(members * len(past), horizon, *past.shape[2:])
         with tqdm(total=len(result) * len(calls), desc=progress, disable=None if progress else True) as bar:
             for rows in torch.arange(len(result)).split(chunk):
                 objects = rows % len(past)
                 drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
-                given = None if context is None else context.to(known)[objects]
+                given = None if context is None else context[objects]
                 future = self._run(known[objects], calls, horizon, drawing, given, bar)
                 result[rows] = self.normalisation.undo(future).cpu()
         return result.unflatten(0, (members, len(past)))
@@ -255,6 +306,21 @@ class Forecaster(nn.Module):
             if mine != given:
                 msg = f"this forecaster knows the {what} {mine!r}, given {given!r}: fit one to this series"
                 raise ValueError(msg)
+
+    def check_source(self, name: str, sha256: str) -> None:
+        """Refuses an autoencoder, or a context, of another model than that of training.
+
+        Arguments:
+            name: of the source, such as `"autoencoder"` or `"context"`.
+            sha256: content hash of the model at hand.
+
+        Raises:
+            ValueError: saying what differs.
+        """
+        if (mine := self.config["sources"].get(name)) != sha256:
+            known = f"one of hash {mine[:12]}" if mine else "none"
+            msg = f"this forecaster was made for another {name}: wanted {known}, given one of hash {sha256[:12]}"
+            raise ValueError(msg)
 
     def trace(self, horizon: int, scheme: Scheme | None = None) -> list[int]:
         """Lists which call, from 0, made each of the frames 1 to `horizon`."""
@@ -300,39 +366,15 @@ class Forecaster(nn.Module):
             bar.update(len(frames))
         return frames[:, present + 1 : present + 1 + horizon]
 
-    def _check_past(self, past: Tensor, scheme: Scheme, members: int, chunk: int) -> None:
-        shape = (len(self.channels), *self.space)
-        if not isinstance(past, Tensor) or not past.is_floating_point():
-            msg = f"forecast: wanted a floating-point tensor, given {getattr(past, 'dtype', type(past).__name__)}"
-            raise TypeError(msg)
-        if past.ndim != 2 + len(shape) or past.shape[2:] != shape or not len(past):
-            msg = f"forecast: wanted a past (B, P, {', '.join(map(str, shape))}), given {tuple(past.shape)}"
-            raise ValueError(msg)
-        for name, number in (("members", members), ("chunk", chunk)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
-                raise ValueError(msg)
+    def _check_scheme(self, scheme: Scheme) -> None:
+        """Refuses calls that are larger or wider than those of training."""
         if self.config["K"] < scheme.K:
             msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
             raise ValueError(msg)
         width = max(max(known + new) - min(known + new) for known, new in scheme.round_)
-        if width > (most := max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))):
+        if width > (most := self._widest()):
             msg = f"forecast: the calls of {scheme.name} are {width} frames wide, those of training {most} at most"
             raise ValueError(msg)
-        if past.shape[1] <= scheme.reach():
-            missing = scheme.reach() + 1 - past.shape[1]
-            short = autoregressive(scheme.K)
-            hint = f"; {short.name} needs {short.reach() + 1}" if past.shape[1] > short.reach() else ""
-            msg = (
-                f"forecast: the past has {past.shape[1]} frames, {scheme.name} looks {scheme.reach()} frames back and "
-                f"needs {scheme.reach() + 1}: {missing} are missing{hint}"
-            )
-            raise ValueError(msg)
-        looked = sorted({t - 1 for call in scheme.round_ for t in call[0] if t <= 0})
-        for row, seen in enumerate(past[:, looked].isfinite().flatten(1).any(1).tolist()):
-            if not seen:
-                msg = f"forecast: nothing was measured of object {row} in the frames that {scheme.name} looks at"
-                raise ValueError(msg)
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 
@@ -368,11 +410,3 @@ class Forecaster(nn.Module):
             raise ValueError(msg) from error
         forecaster.provenance = config["provenance"]
         return forecaster.to(device).eval()
-
-
-def _seeds(past: Tensor, members: int, generator: torch.Generator) -> list[int]:
-    """Makes a seed for each member of each object, members first, of the generator and the past of the object alone."""
-    base = int(torch.randint(2**62, (), generator=generator))
-    marks = [hashlib.sha256(row.nan_to_num(nan=1e30).cpu().numpy().tobytes()).hexdigest() for row in past]
-    texts = [f"{base} {member} {mark}" for member in range(members) for mark in marks]
-    return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in texts]
