@@ -1,9 +1,11 @@
 r"""Which tokens a training step shows and which it asks for.
 
 **Shown.** One modality of the object is drawn first and a uniform number of its tokens is shown; the rest of the budget
-is filled uniformly from all other modalities. **Asked for**, among what is not shown: one modality without
-constraint, and of every other a share drawn from :math:`\mathrm{Beta}(\alpha, 1)`, skewed towards few tokens like the
-last steps of iterative decoding. If that is more than the budget, a uniform choice of it is asked for.
+is filled uniformly from all other modalities. Where the budget holds whole objects this alone would never show a
+catalogue without a spectrum, or a spectrum without a catalogue; with `together` some modalities only are offered.
+**Asked for**, among what is not shown: one modality without constraint, and of every other a share drawn from
+:math:`\mathrm{Beta}(\alpha, 1)`, skewed towards few tokens like the last steps of iterative decoding. If that is more
+than the budget, a uniform choice of it is asked for.
 
 References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
@@ -29,9 +31,13 @@ class BudgetMasking:
         target_budget: most tokens asked for per object.
         alpha: first parameter of the Beta distribution of target shares; the second is 1.
         hide: probability, by name, with which a modality is not offered as input at all, so that it is a target.
+        together: sets of modalities that come together, such as the columns of one catalogue. Each set is offered with
+            a probability that is drawn uniformly for the object; all are if none was drawn. Half of the objects show
+            what is offered whole, as far as the budget goes; in the others the modalities are thinned out once more,
+            each by itself, in the same way, and one is shown in part, as above.
 
     Raises:
-        ValueError: for budgets below 1 or an unknown modality in `hide`.
+        ValueError: for budgets below 1, an unknown modality in `hide` or `together`, or one that stands there twice.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class BudgetMasking:
         target_budget: int = 128,
         alpha: float = 0.1,
         hide: Mapping[str, float] | None = None,
+        together: Sequence[Sequence[str]] = (),
     ) -> None:
         self.low, self.high = (
             (input_budget, input_budget) if isinstance(input_budget, int) else (input_budget[0], input_budget[1])
@@ -52,6 +59,13 @@ class BudgetMasking:
         self.hide = torch.zeros(self.modalities)
         for name, probability in (hide or {}).items():
             self.hide[vocabulary.index(name)] = probability
+        named = [name for names in together for name in names]
+        if len(set(named)) < len(named):
+            msg = f"BudgetMasking: a modality comes together with others once, given {sorted(named)}"
+            raise ValueError(msg)
+        self.sets = torch.zeros(len(together), self.modalities, dtype=torch.bool)
+        for row, names in zip(self.sets, together, strict=True):
+            row[[vocabulary.index(name) for name in names]] = True
 
     def __call__(self, sequence: TokenSequence, generator: torch.Generator) -> tuple[TokenSequence, TokenSequence]:
         """Draws the visible tokens and the targets of every object.
@@ -70,12 +84,16 @@ class BudgetMasking:
 
     def _visible(self, draw: "_Draw", budget: int) -> Tensor:
         hidden = draw.uniform((draw.batch, self.modalities)) < self.hide.to(draw.device)
-        offered = draw.valid & ~hidden.gather(1, draw.modality)
-        offered = torch.where(offered.any(1, keepdim=True), offered, draw.valid)
+        offered = draw.keep(draw.valid, hidden)
+        part = torch.ones(draw.batch, 1, dtype=torch.bool, device=draw.device)
+        if len(self.sets):
+            part, sets = draw.uniform((draw.batch, 1)) < 0.5, self.sets.to(draw.device)
+            offered = draw.keep(offered, (draw.scarce(len(sets))[..., None] & sets).any(1))
+            offered = draw.keep(offered, draw.scarce(self.modalities) & sets.any(0) & part)
         first = draw.modality_among(offered)
         inside = offered & (draw.modality == first)
         most = inside.sum(1, keepdim=True).clamp(max=budget)
-        count = (draw.uniform((draw.batch, 1)) * most).floor() + 1
+        count = torch.where(part, (draw.uniform((draw.batch, 1)) * most).floor() + 1, most)
         shown = draw.first(inside, count)
         return shown | draw.first(offered & ~inside, (budget - shown.sum(1, keepdim=True)).clamp(min=0))
 
@@ -101,6 +119,15 @@ class _Draw:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=self.generator.device).to(self.device)
+
+    def scarce(self, count: int) -> Tensor:
+        """Draws which of so many are away `(B, count)`, each with a probability that is uniform over objects."""
+        return self.uniform((self.batch, count)) > self.uniform((self.batch, 1))
+
+    def keep(self, tokens: Tensor, away: Tensor) -> Tensor:
+        """Leaves out the tokens `(B, N)` of modalities that are away `(B, M)`, unless none would remain."""
+        left = tokens & ~away.gather(1, self.modality)
+        return torch.where(left.any(1, keepdim=True), left, tokens)
 
     def modality_among(self, tokens: Tensor) -> Tensor:
         """Draws one modality `(B, 1)`, each that has a token among those given being as likely."""

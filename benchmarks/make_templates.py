@@ -354,6 +354,22 @@ def gaia(data):
     return {key: value.astype(np.float32) for key, value in out.items()}
 
 
+def sampled(data):
+    """Returns what each XP coefficient adds to Gaia's sampled spectra, `(55, 343)` of BP and of RP, and wavelengths.
+
+    In 1e-17 erg/s/cm2/A; from 635 to 643 nm the archive goes over from BP to RP in a straight line.
+    """
+    wavelength = np.arange(336.0, 1021.0, 2.0)
+    share = np.clip((643 - wavelength) / 8, 0, 1)
+    out = {"wavelength": (wavelength * 10).astype(np.float32)}
+    for band, model, weight in (("bp", "bpC03_v375wi", share), ("rp", "rpC03_v142r", 1 - share)):
+        seen, electrons, photon = xp_design(data / "simulator/gaiaxp_config", model, 336, 1020)
+        matrix = np.zeros((55, len(wavelength)))
+        matrix[:, np.searchsorted(wavelength, seen)] = electrons * photon * 1e19
+        out[band] = (matrix * weight).astype(np.float32)
+    return out
+
+
 def profiles():
     """Returns the exponential and the de Vaucouleurs profile as round Gaussians: sigma in half-light radii, share."""
     radius = np.geomspace(1e-3, 12, 4000)
@@ -378,7 +394,7 @@ def profiles():
 
 
 def main():
-    """Writes `templates.safetensors` and `instruments.safetensors`."""
+    """Writes `templates.safetensors` and `instruments.safetensors`, and `gaia-xp.safetensors` of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "aion/sky")
@@ -396,6 +412,9 @@ def main():
     templates = population | stars(arguments.data, fluxes)
     instruments = filters(arguments.data) | lines(arguments.data) | noise(arguments.data)
     instruments |= gaia(arguments.data) | profiles()
+    own = Path(__file__).parent / "data/gaia-xp.safetensors"
+    save_file(sampled(arguments.data), own)
+    own.chmod(0o644)
     for name, tensors in {"templates": templates, "instruments": instruments}.items():
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         path = arguments.out / f"{name}.safetensors"

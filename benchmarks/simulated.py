@@ -1,24 +1,49 @@
 """How well a model does on simulated objects no recipe trains on: `python benchmarks/simulated.py [MODEL] [OBJECTS]`.
 
-Redshift: error of the mode for simulated galaxies, by the modality given and the median S/N of the spectrum; the
-control is the same spectra with every flux set to zero, masks and ivar kept. Tokens: mean square of the residuals of
+Redshift: error of the mode for simulated galaxies, by what is given and by the median S/N of the spectrum; the control
+is the same spectra with every flux set to zero, masks and ivar kept. Calibration: where the true redshifts of all
+objects fall in their predicted distributions, in tenths, each of which should hold a tenth of them. Properties: R2 of
+linear probes on frozen embeddings, beside ridge on the measurements themselves (principal components of spectra and
+images) and gradient boosting of those, all fitted to the same four fifths. Tokens: mean square of the residuals of
 decoded spectra in units of the error, and the share of codes in use.
 """
 
-__all__ = ["evaluate"]
+__all__ = ["calibration", "properties", "redshifts", "spectra", "tokens"]
 
 import json
 import sys
 
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from sklearn.ensemble import HistGradientBoostingRegressor
+
 from aion import AION, Spectrum
+from aion.benchmarks.embedders import Frozen
+from aion.benchmarks.fitting import linear
+from aion.benchmarks.metrics import nmad, pit, r2
+from aion.benchmarks.raw import Raw
+from aion.observations import Observation
 from aion.sky import Sky
+from aion.sky.sky import GALAXY
 
 RESULT = Path(__file__).resolve().parent / "results" / "simulated"
-PHOTOMETRY = [f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4")]
+GRIZ = tuple(f"legacysurvey_flux_{band}" for band in "griz")
+PHOTOMETRY = (*GRIZ, *(f"legacysurvey_flux_w{k}" for k in (1, 2, 3, 4)))
+IMAGE, DESI, SDSS = "legacysurvey_image", "desi_spectrum", "sdss_spectrum"
+GIVEN = {
+    "griz": GRIZ,
+    "griz, W1-W4": PHOTOMETRY,
+    "griz, image": (*GRIZ, IMAGE),
+    "griz, image, DESI spectrum": (*GRIZ, IMAGE, DESI),
+}
+SNR = (0, 2, 5, 10, np.inf)
+LABELS = ("redshift", "log_mass", "log_age", "metallicity", "log_ssfr")
+BATCH = 100
 
 
 def median_snr(spectrum: Spectrum) -> torch.Tensor:
@@ -26,73 +51,136 @@ def median_snr(spectrum: Spectrum) -> torch.Tensor:
     return ratio.nanmedian(dim=1).values
 
 
-def redshift_row(model: AION, observations: dict, redshift: torch.Tensor) -> dict:
+def redshift_row(model: AION, observations: Mapping[str, Observation], redshift: torch.Tensor) -> dict:
     posterior = model.predict(observations, "redshift")
     error = (posterior.mode() - redshift) / (1 + redshift)
     low, high = posterior.interval(0.68)
     return {
         "n": len(redshift),
-        "nmad": round(1.4826 * (error - error.median()).abs().median().item(), 5),
+        "nmad": round(nmad(redshift.numpy(), posterior.mode().numpy()), 5),
         "within_0.005": round((error.abs() <= 0.005).double().mean().item(), 3),
         "inside68": round(((low <= redshift) & (redshift <= high)).double().mean().item(), 3),
         "log_prob": round(posterior.log_prob(redshift).clamp(min=-10).mean().item(), 3),
     }
 
 
-def evaluate(model: AION, objects: int) -> dict[str, dict]:
-    names = ["desi_spectrum", "sdss_spectrum", *PHOTOMETRY]
-    sky = Sky(modalities=names, complete=True)
-    index = torch.arange(objects)
-    labels = sky.labels(index)
-    index = index[labels["kind"] == 0]
-    observed, redshift = sky.observe(index), labels["redshift"][labels["kind"] == 0].double()
-    table = {"photometry": redshift_row(model, {n: observed[n] for n in PHOTOMETRY}, redshift)}
-    for name in ("desi_spectrum", "sdss_spectrum"):
-        spectrum = observed[name]
-        seen, snr = spectrum.measured.any(1), median_snr(spectrum)
-        for low, high in ((0, 2), (2, 5), (5, 10), (10, 1e9)):
-            rows = seen & (snr >= low) & (snr < high)
-            if rows.sum() > 5:
-                label = f"{name}, S/N {low} to {high}" if high < 1e9 else f"{name}, S/N above {low}"
-                table[label] = redshift_row(model, {name: spectrum[rows]}, redshift[rows])
-        empty = Spectrum(torch.zeros_like(spectrum.flux), spectrum.ivar, spectrum.wavelength)
-        table[f"{name}, flux set to zero (control)"] = redshift_row(model, {name: empty[seen]}, redshift[seen])
-        table[f"{name} tokens"] = token_row(model, name, spectrum[seen])
+def simulate(names: tuple[str, ...], first: int, count: int, **options) -> tuple[dict, dict]:
+    """Returns complete observations and labels of simulated objects that every one of the modalities can see."""
+    sky, index = Sky(modalities=names, complete=True, **options), torch.arange(first, first + count)
+    parts = [sky.observe(part) for part in index.split(BATCH)]
+    return {name: joined([part[name] for part in parts]) for name in names}, sky.labels(index)
+
+
+def joined(parts: list[Observation]) -> Observation:
+    """Joins batches of one modality."""
+    own = vars(parts[0])
+    tensors = {k: torch.cat([getattr(part, k) for part in parts]) for k, v in own.items() if torch.is_tensor(v)}
+    return type(parts[0])(**(own | tensors))
+
+
+def redshifts(model: AION, count: int) -> dict[str, dict]:
+    """Scores redshifts of galaxies by what is given of photometry, image and spectrum."""
+    observed, redshift = galaxies((*PHOTOMETRY, IMAGE, DESI), count)
+    table = {}
+    for label, names in GIVEN.items():
+        seen = torch.stack([observed[n].measured.reshape(len(redshift), -1).any(1) for n in names]).all(0)
+        table[label] = redshift_row(model, {name: observed[name][seen] for name in names}, redshift[seen])
     return table
 
 
-def token_row(model: AION, name: str, spectrum: Spectrum) -> dict:
-    tokenizer = model.tokenizer(name)
-    used, residuals = [], []
-    for start in range(0, len(spectrum), 64):
-        part = spectrum[start : start + 64]
-        tokens = tokenizer.encode(part)
-        decoded = tokenizer.decode(tokens, like=part)
-        residuals.append(((part.flux - decoded.flux) ** 2 * part.ivar).sum(1) / part.measured.sum(1))
-        used.append(tokens.ids[tokens.valid].unique())
-    chi2 = torch.cat(residuals)
-    return {
-        "n": len(spectrum),
-        "median_chi2": round(chi2.median().item(), 3),
-        "codes_used": round(torch.cat(used).unique().numel() / tokenizer.size, 3),
-    }
+def spectra(model: AION, count: int) -> dict[str, dict]:
+    """Scores redshifts of galaxies by the S/N of the spectrum, which alone is given."""
+    observed, redshift = galaxies((DESI, SDSS), count)
+    table = {}
+    for name, spectrum in observed.items():
+        snr = median_snr(spectrum)
+        for low, high in pairwise(SNR):
+            part = (snr >= low) & (snr < high)
+            label = f"{name}, S/N {low} to {high}" if high < np.inf else f"{name}, S/N above {low}"
+            table[label] = redshift_row(model, {name: spectrum[part]}, redshift[part])
+        empty = Spectrum(torch.zeros_like(spectrum.flux), spectrum.ivar, spectrum.wavelength)
+        table[f"{name}, flux set to zero (control)"] = redshift_row(model, {name: empty}, redshift)
+    return table
 
 
-def main(name: str = "aion-nano", objects: str = "1000") -> None:
-    model = AION.from_pretrained(name)
+def galaxies(names: tuple[str, ...], count: int) -> tuple[dict[str, Observation], torch.Tensor]:
+    """Returns the galaxies among the first simulated objects, and their redshifts."""
+    observed, labels = simulate(names, 0, count)
+    rows = labels["kind"] == GALAXY
+    return {name: value[rows] for name, value in observed.items()}, labels["redshift"][rows].double()
+
+
+def calibration(model: AION, count: int) -> dict[str, dict]:
+    """Returns the share of true redshifts in each tenth of their predicted distributions, of objects of all kinds."""
+    table = {}
+    for names in (GRIZ, (DESI,)):
+        observed, labels = simulate(names, 20_000, count)
+        seen = torch.stack([o.measured.reshape(count, -1).any(1) for o in observed.values()]).all(0)
+        posterior = model.predict({name: value[seen] for name, value in observed.items()}, "redshift")
+        values = pit(labels["redshift"][seen].double().numpy(), posterior)
+        shares = np.histogram(values, np.linspace(0, 1, 11))[0] / len(values)
+        table["griz" if names is GRIZ else DESI] = {"n": len(values), "shares": shares.round(4).tolist()}
+    return table
+
+
+def properties(model: AION, name: str, count: int) -> dict[str, dict]:
+    """Scores properties of galaxies, fitted to four fifths and tested on the others."""
+    observed, labels = simulate((*PHOTOMETRY, IMAGE, DESI), 40_000, count, galaxies=1.0, quasars=0.0)
+    ids = [str(i) for i in range(count)]
+    train, test = np.arange(count) % 5 > 0, np.arange(count) % 5 == 0
+    frozen, raw, table = Frozen(model, name), Raw(), {}
+    for label, names in {
+        "photometry": PHOTOMETRY,
+        "photometry, image": (*PHOTOMETRY, IMAGE),
+        "photometry, image, spectrum": (*PHOTOMETRY, IMAGE, DESI),
+    }.items():
+        given = {key: observed[key] for key in names}
+        own, plain = frozen.embed(ids, given), raw.embed(ids, given)
+        for probe, X in ((f"{name}, linear", own), ("raw, ridge", plain), ("raw, gradient boosting", plain)):
+            row = {}
+            for target in LABELS:
+                y = labels[target].double().numpy()
+                boost = HistGradientBoostingRegressor(random_state=0, max_iter=300, early_stopping=True)
+                fit = boost.fit(X[train], y[train]).predict if "boosting" in probe else linear(X[train], y[train], 0)
+                row[target] = round(r2(y[test], fit(X[test])), 3)
+                if target == "redshift":
+                    row["redshift_nmad"] = round(nmad(y[test], fit(X[test])), 4)
+            table[f"{label}: {probe}"] = row
+    return table
+
+
+def tokens(model: AION, count: int) -> dict[str, dict]:
+    """Scores what tokens keep of spectra."""
+    observed, table = simulate((DESI, SDSS), 0, count)[0], {}
+    for name, spectrum in observed.items():
+        tokenizer, used, residuals = model.tokenizer(name), [], []
+        for part in (spectrum[start : start + 64] for start in range(0, count, 64)):
+            found = tokenizer.encode(part)
+            decoded = tokenizer.decode(found, like=part)
+            residuals.append(((part.flux - decoded.flux) ** 2 * part.ivar).sum(1) / part.measured.sum(1))
+            used.append(found.ids[found.valid].unique())
+        codes = torch.cat(used).unique().numel() / tokenizer.size
+        chi2 = torch.cat(residuals).nanmedian().item()
+        table[name] = {"n": count, "median_chi2": round(chi2, 3), "codes_used": round(codes, 3)}
+    return table
+
+
+def main(name: str = "aion-nano", objects: str = "1500") -> None:
+    model, count = AION.from_pretrained(name), int(objects)
+    record = {"model": name, "model_sha256": model.sha256, "torch": torch.__version__, "data": "simulated"}
     with torch.no_grad():
-        table = evaluate(model, int(objects))
-    for label, row in table.items():
-        print(f"{label:48s} " + "  ".join(f"{key} {value}" for key, value in row.items()))
+        sections = {
+            "redshifts": redshifts(model, count) | spectra(model, count),
+            "calibration": calibration(model, 3 * count),
+            "properties": properties(model, Path(name).name, 2 * count),
+            "tokens": tokens(model, min(count, 500)),
+        }
+    for section, table in sections.items():
+        print(section)
+        for label, row in table.items():
+            print(f"  {label:50s} " + "  ".join(f"{key} {value}" for key, value in row.items()))
     RESULT.mkdir(parents=True, exist_ok=True)
-    record = {
-        "model": name,
-        "model_sha256": model.sha256,
-        "torch": torch.__version__,
-        "data": "simulated",
-        "rows": table,
-    }
-    (RESULT / f"{Path(name).name}.json").write_text(json.dumps({**record, "rows": table}, indent=1) + "\n")
+    (RESULT / f"{Path(name).name}.json").write_text(json.dumps(record | sections, indent=1) + "\n")
 
 
 if __name__ == "__main__":

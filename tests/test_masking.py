@@ -84,3 +84,22 @@ def test_impossible_budgets_are_refused(tiny_model, arguments):
 def test_hiding_an_unknown_modality_is_refused(tiny_model):
     with pytest.raises(ValueError, match="unknown modality 'redshfit'; did you mean 'redshift'"):
         BudgetMasking(tiny_model.vocabulary, hide={"redshfit": 1.0})
+
+
+def test_sets_come_together_and_apart(tiny_model, sequence):
+    """Some objects show one set alone, some both, some all that they have; no modality stands in two sets."""
+    names, row = tiny_model.vocabulary.names, int(sequence.valid.sum(1).argmax())
+    spectra = {"desi_spectrum", "sdss_spectrum"}
+    together = [sorted(spectra), sorted(set(names) - spectra)]
+    alone = both = whole = 0
+    for seed in range(100):
+        visible, _ = split(tiny_model, sequence, seed, input_budget=10_000, together=together)
+        shown = {names[m] for m in visible.modality[row, visible.valid[row]].tolist()}
+        alone += shown <= spectra
+        both += bool(shown & spectra) and bool(shown - spectra)
+        whole += tokens(visible, row) == tokens(sequence, row)
+    assert min(alone, both, whole) > 10
+    with pytest.raises(ValueError, match="once"):
+        BudgetMasking(tiny_model.vocabulary, together=[["redshift"], ["redshift"]])
+    with pytest.raises(ValueError, match="redshift"):
+        BudgetMasking(tiny_model.vocabulary, together=[["redshfit"]])

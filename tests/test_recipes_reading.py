@@ -93,3 +93,18 @@ def test_a_source_of_a_tokenizer_is_one_thing(write):
     text = 'name = "t"\nseed = 0\n[tokenizer]\nkind = "spectrum"\n[training]\nsteps = 1\nbatch = 2\n[sources.a]\n'
     with pytest.raises(ValueError, match="source 'a' must name either a modality of the sky or a reader"):
         load_tokenizer(write(text + "weight = 2\n"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max_redshift", "max_redshif", r"\[sky\] knows no 'max_redshif'; did you mean 'max_redshift'"),
+        ("heads = 2", "head = 2", r"\[transformer\] knows no 'head'; did you mean 'heads'"),
+        ("batch = 2", "bach = 2", r"\[training.default\] knows no 'bach'; did you mean 'batch'"),
+        ("batch = 2", "batch = 2\nseed = 3", r"\[training.default\] knows no 'seed'"),
+        ("[training", "[masking]\ninput_buget = 3\n[training", r"knows no 'input_buget'; did you mean 'input_budget'"),
+    ],
+)
+def test_unknown_keys_are_refused_before_anything_is_made(write, old, new, message):
+    with pytest.raises(ValueError, match=message):
+        load(write(WHOLE.replace(old, new, 1)))

@@ -69,7 +69,7 @@ class _Run:
         self.recipe, self.folder, self.device, self.steps, self.progress = recipe, folder, device, steps, progress
         self.facts: dict[str, dict] = {}
         self.provenance: object = (
-            "simulated by aion.sky from real templates, filters and noise; no real observation was trained on"
+            "simulated by aion.sky from real templates, filters and noise; what stored tokenizers have seen is in parts"
         )
 
     def tokenizer(self, name: str) -> Tokenizer:

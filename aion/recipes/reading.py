@@ -13,12 +13,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from aion.masking import BudgetMasking
 from aion.observations import near_miss
-from aion.training.toml import check_sections, read_toml
+from aion.sky import Sky
+from aion.training import train
+from aion.training.toml import check_keys, check_sections, read_toml
+from aion.transformer import Transformer
 
 SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
 TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
 FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
+TRAINING = {"batch", "kept"}  # beside the arguments of `train`
+OURS = {"module", "data", "seed", "checkpoint", "identity", "log", "progress"}  # of those what no recipe gives
 DATA = {"columns", "dataset", "on_error", "options", "path", "split"}
 
 
@@ -27,10 +33,17 @@ def load(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, it has neither or both of
-            a sky and data, or a modality has no tokenizer.
+        ValueError: if it is not TOML, a section or a key is unknown (with the near misses) or missing, it has neither
+            or both of a sky and data, or a modality has no tokenizer.
     """
     recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "sky"})
+    for section, function, without in (
+        ("masking", BudgetMasking, {"vocabulary"}),
+        ("transformer", Transformer, {"sizes"}),
+    ):
+        check_keys(path, section, recipe.get(section, {}), function, without=without)
+    for part, settings in recipe["training"].items():
+        check_keys(path, f"training.{part}", settings, train, TRAINING, OURS)
     if ("sky" in recipe) == ("data" in recipe):
         msg = f"{path}: wanted one of [sky] and [data], given {'both' if 'sky' in recipe else 'neither'}"
         raise ValueError(msg)
@@ -61,6 +74,7 @@ def load_tokenizer(path: Path | str) -> dict:
             or both of a modality and a reader.
     """
     recipe = _read(path, TOKENIZER_SECTIONS, {"data", "fit", "sky"})
+    check_keys(path, "training", recipe["training"], train, TRAINING - {"kept"}, OURS)
     if "data" in recipe:
         _check_data(path, recipe["data"])
     for name, source in recipe["sources"].items():
@@ -109,6 +123,7 @@ def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
     """Reads a TOML file of known sections."""
     recipe = _merged(Path(path))
     check_sections(path, recipe, sections, optional)
+    check_keys(path, "sky", recipe.get("sky", {}), Sky, without={"device", "modalities", "seed"})
     return recipe
 
 

@@ -1,8 +1,10 @@
 """The files of recipes: TOML, of sections that are known by name."""
 
-__all__ = ["check_sections", "read_toml"]
+__all__ = ["check_keys", "check_sections", "read_toml"]
 
-from collections.abc import Collection, Mapping
+import inspect
+
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from aion.observations import near_miss
@@ -41,4 +43,31 @@ def check_sections(path: Path | str, recipe: Mapping, known: set[str], optional:
         raise ValueError(msg)
     if missing := sorted(known - set(optional) - set(recipe)):
         msg = f"{path} lacks {', '.join(missing)}"
+        raise ValueError(msg)
+
+
+def check_keys(
+    path: Path | str,
+    section: str,
+    given: Mapping,
+    function: Callable,
+    more: Collection[str] = (),
+    without: Collection[str] = (),
+) -> None:
+    """Refuses a section with a key that is no keyword argument of what it is for (with the near misses).
+
+    Arguments:
+        path: of the recipe.
+        section: name of the section.
+        given: its keys.
+        function: what they are keyword arguments of.
+        more: keys that are known beside them.
+        without: arguments that no recipe gives.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    known = {*inspect.signature(function).parameters, *more} - {*without, "self"}
+    if unknown := sorted(set(given) - known):
+        msg = f"{path}: [{section}] knows no {unknown[0]!r}; {near_miss(unknown[0], known)}"
         raise ValueError(msg)
