@@ -70,3 +70,10 @@ def test_readouts_have_a_place_for_each_part_and_do_not_depend_on_batch_mates(mo
     np.testing.assert_allclose(alone["parts"][0], found["parts"][1], atol=1e-5)
     masked = Masked(Frozen(model, "tiny")).readouts([], both)["parts"]
     np.testing.assert_allclose(masked[0, :17], masked[1, :17], atol=1e-6)  # what enters
+
+
+def test_published_checkpoints_are_read_out_as_ours_are(published_model, published_observations):
+    found = Frozen(published_model, "published").readouts([], published_observations)
+    assert found["mean"].shape == (2, published_model.dim)
+    assert found["parts"].shape[1] % (2 * published_model.dim + 1) == 0
+    assert all(np.isfinite(value).all() for value in found.values())
