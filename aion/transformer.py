@@ -155,6 +155,10 @@ class Transformer(nn.Module):
             mixing = torch.randn(book.shape[1], self.dim, generator=generator)
             weight[low:high] += scale * (book @ mixing).to(weight)
 
+    def embed_ids(self, sequence: TokenSequence) -> Tensor:
+        """Returns the embeddings of tokens by their ids alone `(B, N, D)`: what enters, without its place."""
+        return self.token_embedding(self._rows(sequence))
+
     def encode(self, sequence: TokenSequence, layer: str = "context") -> Tensor:
         """Encodes tokens as vectors `(B, N, D)`; those of tokens that are not valid mean nothing.
 
@@ -169,7 +173,7 @@ class Transformer(nn.Module):
             msg = f"encode: layer must be 'context' or 'encoder', given {layer!r}"
             raise ValueError(msg)
         place = self._place(sequence)
-        x = self.token_embedding(self._rows(sequence)) + place
+        x = self.embed_ids(sequence) + place
         mask, turned = _key_mask(sequence.valid), self._angles(sequence)
         for block in self.encoder:
             x = block(x, mask, turned)

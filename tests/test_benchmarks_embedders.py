@@ -47,3 +47,33 @@ def test_vectors_of_parts_lie_where_the_parts_are(model):
     bright = Image(flux + 9, ivar, BANDS)
     masked = Masked(Frozen(model, "tiny")).grids({"legacysurvey_image": bright}, 2)
     np.testing.assert_array_equal(masked, grid)
+
+
+def test_readouts_have_a_place_for_each_part_and_do_not_depend_on_batch_mates(model):
+    flux = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ivar = torch.ones_like(flux)
+    ivar[2] = 0  # of the last only the number was measured
+    both = {"legacysurvey_image": Image(flux, ivar, BANDS), "z": Scalar(torch.tensor([0.1, torch.nan, 0.7]))}
+    found = Frozen(model, "tiny", attentive=True).readouts([], both)
+    assert {name: value.shape for name, value in found.items()} == {
+        "mean": (3, 16),
+        "parts": (3, 2 * 33),
+        "tokens": (3, 17, 16),
+    }
+    image, z = np.split(found["parts"], 2, axis=1)
+    assert image[:, 0].tolist() == [1, 1, 0]
+    assert z[:, 0].tolist() == [1, 0, 1]
+    assert not image[2].any()
+    assert not z[1].any()
+    np.testing.assert_allclose(z[2, 17:], found["mean"][2], atol=1e-6)
+    alone = Frozen(model, "tiny").readouts([], {name: value[1:2] for name, value in both.items()})
+    np.testing.assert_allclose(alone["parts"][0], found["parts"][1], atol=1e-5)
+    masked = Masked(Frozen(model, "tiny")).readouts([], both)["parts"]
+    np.testing.assert_allclose(masked[0, :17], masked[1, :17], atol=1e-6)  # what enters
+
+
+def test_published_checkpoints_are_read_out_as_ours_are(published_model, published_observations):
+    found = Frozen(published_model, "published").readouts([], published_observations)
+    assert found["mean"].shape == (2, published_model.dim)
+    assert found["parts"].shape[1] % (2 * published_model.dim + 1) == 0
+    assert all(np.isfinite(value).all() for value in found.values())

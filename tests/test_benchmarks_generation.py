@@ -29,8 +29,8 @@ class Seen:
         self.flux, self.own, self.data = flux, vectors, data
         self.embedder = type("E", (), {} if flux is None else {"generate": None})()
 
-    def vectors(self):
-        return self.own
+    def readouts(self):
+        return {"vectors": self.own}
 
     def generated(self, name, order):
         like = self.data.observations[name]

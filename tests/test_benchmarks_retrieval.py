@@ -28,7 +28,7 @@ class Seen:
     def vectors(self, names=None):
         return self.own
 
-    def views(self):
+    def pair(self):
         return self.own, self.other
 
 
@@ -77,6 +77,6 @@ def test_partners_are_found_by_a_map():
     seen.names = ["a", "b"]
     A = RNG.standard_normal((COUNT, 6))
     B = A @ RNG.standard_normal((6, 6))
-    seen.vectors = lambda names: A if names == ["a"] else B
+    seen.vectors, seen.readouts = lambda names: A, lambda names: {"vectors": B}
     assert matching(Task, seen, 0).scores["recall@1"][0] > 0.4
     assert matching(Task, seen, 0, shuffled=True).scores["recall@1"][0] < 0.2

@@ -11,27 +11,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from torch import Tensor
+
 from aion.benchmarks.protocol import Embedder, Masked
 from aion.benchmarks.raw import Raw
 from aion.io import read_embeddings
 from aion.model import AION
-from aion.observations import Image, Observation
+from aion.observations import Image, Observation, Scalar
 from aion.posterior import Posterior
 
 BATCH = 32
 
 
 class Frozen:
-    """Embeds by a frozen model: the mean over the tokens that its encoder returns.
+    """Embeds by a frozen model.
+
+    What is compared is the mean over the tokens that its encoder returns, as `aion embed` writes it. Probes are fitted
+    to the mean of what leaves the encoder, or to means of each modality side by side, as tokens enter it and as they
+    leave it: a mean over all drowns a few numbers in each other.
 
     Arguments:
         model: the model.
         name: in tables.
+        sha256: of the model, if it is known.
+        attentive: offers probes the tokens, too, which are then pooled by attention: slow, and for many labels.
     """
 
-    def __init__(self, model: AION, name: str, sha256: str | None = None) -> None:
-        self.model, self.name = model, name
-        self.sha256 = sha256 or model.sha256
+    def __init__(self, model: AION, name: str, sha256: str | None = None, attentive: bool = False) -> None:
+        self.model, self.name, self.attentive = model, name, attentive
+        self.sha256 = sha256 or model.sha256 + "-attentive" * attentive
         self.trained_on = trained_on(model.provenance)
 
     def reads(self, name: str) -> bool:
@@ -41,6 +49,36 @@ class Frozen:
     def embed(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> np.ndarray:
         """Returns mean embeddings `(B, D)`."""
         return self.model.embed(observations, batch_size=BATCH).cpu().numpy()
+
+    def readouts(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
+        """Returns what probes are fitted to: `mean` `(B, D)`, `parts` `(B, W)` and, if asked for, `tokens` `(B, N, D)`.
+
+        In `parts` a spectrum or an image has one place, each number one of its own: a flag, zeros where it is missing,
+        and the vectors of its tokens before and behind the encoder.
+        """
+        found = [self._read(batch) for batch in _batches(observations)]
+        if self.attentive:
+            longest = max(part["tokens"].shape[1] for part in found)
+            for part in found:
+                part["tokens"] = np.pad(part["tokens"], ((0, 0), (0, longest - part["tokens"].shape[1]), (0, 0)))
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    @torch.no_grad()
+    def _read(self, observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
+        sequence, encoder = self.model.tokenize(observations), self.model.transformer
+        valid = sequence.valid[..., None].float()
+        left = encoder.encode(sequence, "encoder").float() * valid
+        both = torch.cat([valid, encoder.embed_ids(sequence).float() * valid, left], dim=2)
+        parts = []
+        for name in observations:
+            own = sequence.valid & (sequence.modality == self.model.vocabulary.index(name))
+            single = self.model.tokenizer(name).observation is Scalar
+            place = sequence.position[..., 1].long() if single else torch.zeros_like(sequence.ids)
+            count = getattr(self.model.tokenizer(name), "components", 1) if single else 1
+            parts.append(_means(both, place.clamp(0, count - 1), own, count).flatten(1))
+        found = {"mean": left.sum(1) / valid.sum(1), "parts": torch.cat(parts, dim=1)}
+        found |= {"tokens": left} if self.attentive else {}
+        return {name: value.cpu().numpy() for name, value in found.items()}
 
     def predict(self, observations: Mapping[str, Observation], name: str) -> Posterior:
         """Predicts the distribution of a scalar."""
@@ -52,9 +90,8 @@ class Frozen:
 
     def grids(self, observations: Mapping[str, Observation], side: int) -> np.ndarray:
         """Returns the mean vectors of the tokens in each cell of a grid over the image, `(B, D, side, side)`."""
-        ((name, image),) = observations.items()
-        rows = (image[start : start + BATCH] for start in range(0, len(image), BATCH))
-        return np.concatenate([self._grid(name, part, side) for part in rows])
+        (name,) = observations
+        return np.concatenate([self._grid(name, part[name], side) for part in _batches(observations)])
 
     @torch.no_grad()
     def _grid(self, name: str, image: Image, side: int) -> np.ndarray:
@@ -66,10 +103,8 @@ class Frozen:
             extent = image.pixel_scale[:, None] * torch.tensor(image.flux.shape[2:])
             place = sequence.position / extent[:, None].to(sequence.position) * side + side / 2
         row, column = place.floor().clamp(0, side - 1).long().unbind(-1)
-        index = (row * side + column)[..., None].expand_as(vectors)
-        total = vectors.new_zeros(len(image), side * side, vectors.shape[2]).scatter_add_(1, index, vectors)
-        count = vectors.new_zeros(len(image), side * side).scatter_add_(1, index[..., 0], valid.to(vectors))
-        return (total / count.clamp(min=1)[..., None]).mT.unflatten(2, (side, side)).cpu().numpy()
+        means = _means(vectors, row * side + column, valid, side * side)
+        return means.mT.unflatten(2, (side, side)).cpu().numpy()
 
     def controls(self, seed: int) -> dict[str, Embedder]:
         """Returns the model with all weights shuffled, each tensor in itself, and the model shown masks alone."""
@@ -78,8 +113,25 @@ class Frozen:
         for parameter in other.parameters():
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
-        shuffled = Frozen(other, f"{self.name}, random weights", f"{self.sha256}-shuffled-{seed}")
+        sha256 = f"{self.sha256}-shuffled-{seed}"
+        shuffled = Frozen(other, f"{self.name}, random weights", sha256, self.attentive)
         return {"random weights": shuffled, "masks only": Masked(self)}
+
+
+def _batches(observations: Mapping[str, Observation]) -> Iterator[dict[str, Observation]]:
+    count = len(next(iter(observations.values())))
+    for start in range(0, count, BATCH):
+        yield {name: value[start : start + BATCH] for name, value in observations.items()}
+
+
+def _means(vectors: Tensor, place: Tensor, valid: Tensor, count: int) -> Tensor:
+    """Averages the vectors `(B, N, D)` of valid tokens by their place, `(B, count, D)`; zeros where there is none."""
+    weight = valid.to(vectors)
+    index = place[..., None].expand_as(vectors)
+    total = vectors.new_zeros(len(vectors), count, vectors.shape[2])
+    total.scatter_add_(1, index, vectors * weight[..., None])
+    number = vectors.new_zeros(len(vectors), count).scatter_add_(1, place, weight)
+    return total / number.clamp(min=1)[..., None]
 
 
 class Brought:
@@ -127,13 +179,19 @@ class Brought:
         return {}
 
 
-def embedder(name: str, device: str = "auto") -> Embedder:
-    """Makes an embedder: `raw`, a Parquet file of embeddings, or whatever `AION.from_pretrained` reads."""
+def embedder(name: str, device: str = "auto", attentive: bool = False) -> Embedder:
+    """Makes an embedder: `raw`, a Parquet file of embeddings, or whatever `AION.from_pretrained` reads.
+
+    Arguments:
+        name: of it.
+        device: where a model computes.
+        attentive: see `Frozen`.
+    """
     if name == "raw":
         return Raw()
     if name.endswith(".parquet"):
         return Brought(name)
-    return Frozen(AION.from_pretrained(name, device=device), Path(name).name)
+    return Frozen(AION.from_pretrained(name, device=device), Path(name).name, attentive=attentive)
 
 
 def trained_on(provenance: Mapping[str, object]) -> tuple[str, ...]:

@@ -1,26 +1,33 @@
 """What the scores of all kinds have in common: labels, scales, linear probes of a strength that is chosen, errors."""
 
 __all__ = [
+    "Readouts",
     "Scored",
     "labelled",
     "linear",
     "mean_error",
     "neighbours",
+    "pooled",
     "scaler",
     "score_error",
+    "taken",
     "together",
     "unit",
 ]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from aion.benchmarks.task import Data, Task
-from aion.probes import LogisticProbe, NeighborProbe, Probe, RidgeProbe
+from aion.probes import AttentiveProbe, LogisticProbe, NeighborProbe, Probe
+from aion.probes.ridge import ridge_weights
 
-ALPHAS = (1e-2, 1.0, 1e2, 1e4)
+Readouts = Mapping[str, np.ndarray]  # what probes are fitted to: vectors (N, D) or tokens (N, M, D), by name
+
+ALPHAS = (1e-2, 1.0, 1e1, 1e2, 1e3, 1e4)
 STRENGTHS = (1e-2, 1.0)  # C of logistic regression
 NEIGHBOURS = 16
 DRAWS = 200
@@ -60,34 +67,98 @@ def labelled(task: Task, data: Data, name: str) -> tuple[np.ndarray, np.ndarray]
     return y[rows], rows
 
 
-def linear(X: np.ndarray, y: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Fits a linear probe whose strength does best on a fifth of the objects, and returns what predicts."""
-    scale = scaler(X)
-    X = scale(X)
-    if y.dtype.kind == "f":
-        candidates: list[Probe] = [RidgeProbe(alpha) for alpha in ALPHAS]
-    else:
-        candidates = [LogisticProbe(strength) for strength in STRENGTHS]
-    order = np.random.default_rng(seed).permutation(len(X))
-    held, kept = order[: max(len(X) // 5, 1)], order[max(len(X) // 5, 1) :]
-    best = candidates[0]
-    if y.dtype.kind == "f" or len(np.unique(y[kept])) > 1:
-        best = min(candidates, key=lambda probe: _loss(probe.fit(X[kept], y[kept]), X[held], y[held]))
-    best.fit(X, y)
-    return lambda features: best.predict(scale(features))
+def linear(X: Readouts, y: np.ndarray, seed: int, shared: bool = False) -> Callable[[Readouts], np.ndarray]:
+    """Fits probes to readouts, of which those are taken that do best on a fifth of the objects.
+
+    On vectors `(N, D)` a probe is a ridge or logistic regression with one of several strengths, on tokens `(N, M, D)`
+    attentive pooling.
+
+    Arguments:
+        X: readouts of the same N objects.
+        y: numbers `(N,)` or `(N, K)`, or classes `(N,)` or `(N, 1)`.
+        seed: which objects are that fifth.
+        shared: chooses once for all K numbers, not for each.
+
+    Returns:
+        what predicts from such readouts.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    held, kept = order[: max(len(y) // 5, 1)], order[max(len(y) // 5, 1) :]
+    if y.dtype.kind != "f":
+        predict_classes = _classes(X, y.reshape(len(y)), held, kept)
+        return lambda features: predict_classes(features).reshape(-1, *y.shape[1:])
+    columns = y.reshape(len(y), -1)
+    best = [(np.inf, "", 0.0)] * columns.shape[1]
+    for name, values in X.items():
+        guesses = _numbers(values[kept], columns[kept], ALPHAS)(values[held])
+        for alpha, guess in zip(ALPHAS, guesses, strict=False):
+            loss = ((guess - columns[held]) ** 2).mean(0)
+            loss = np.full_like(loss, (loss / columns.var(0).clip(1e-12)).mean()) if shared else loss
+            best = [min(old, (float(new), name, alpha)) for old, new in zip(best, loss, strict=True)]
+    fits = {}
+    for name in dict.fromkeys(name for _, name, _ in best):
+        alphas = list(dict.fromkeys(alpha for _, own, alpha in best if own == name))
+        fits[name] = alphas, _numbers(X[name], columns, alphas)
+
+    def predict(features: Readouts) -> np.ndarray:
+        made = {name: dict(zip(own, fit(features[name]), strict=False)) for name, (own, fit) in fits.items()}
+        guess = np.stack([made[name][alpha][:, k] for k, (_, name, alpha) in enumerate(best)], axis=1)
+        return guess.reshape(len(guess), *y.shape[1:])
+
+    return predict
 
 
-def _loss(probe: Probe, X: np.ndarray, y: np.ndarray) -> float:
-    guess = probe.predict(X)
-    return float(((guess - y) ** 2).mean() if y.dtype.kind == "f" else (guess != y).mean())
+def _numbers(X: np.ndarray, y: np.ndarray, alphas: Sequence[float]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Fits numbers `(N, K)` and returns what predicts them, for each penalty; attentive pooling has but one."""
+    if X.ndim == 3:
+        probe = AttentiveProbe().fit(X, y)
+        return lambda tokens: [probe.predict(tokens)]
+    scale, mean = scaler(X), y.mean(0)
+    weights = ridge_weights(torch.from_numpy(scale(X)), torch.from_numpy(y - mean), alphas)
+    return lambda features: [scale(features) @ weight.numpy() + mean for weight in weights]
 
 
-def neighbours(X: np.ndarray, y: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Takes the mean, or the most common class, of the 16 nearest objects, and returns what predicts."""
-    scale = scaler(X)
+def _classes(X: Readouts, y: np.ndarray, held: np.ndarray, kept: np.ndarray) -> Callable[[Readouts], np.ndarray]:
+    """Fits classes as `linear` says."""
+    scales = {name: scaler(values) if values.ndim == 2 else np.asarray for name, values in X.items()}
+    candidates: list[tuple[str, Probe]] = []
+    for name, values in X.items():
+        if values.ndim == 3:
+            candidates.append((name, AttentiveProbe(kind="classifier")))
+        else:
+            candidates += [(name, LogisticProbe(strength)) for strength in STRENGTHS]
+    losses = [0.0] * len(candidates)
+    if len(np.unique(y[kept])) > 1:
+        scaled = {name: scales[name](values) for name, values in X.items()}
+        losses = [
+            float((probe.fit(scaled[name][kept], y[kept]).predict(scaled[name][held]) != y[held]).mean())
+            for name, probe in candidates
+        ]
+    name, probe = candidates[int(np.argmin(losses))]
+    probe.fit(scales[name](X[name]), y)
+    return lambda features: probe.predict(scales[name](features[name]))
+
+
+def taken(X: Readouts, rows: np.ndarray) -> Readouts:
+    """Returns readouts of some objects."""
+    return {name: values[rows] for name, values in X.items()}
+
+
+def neighbours(X: Readouts, y: np.ndarray, seed: int) -> Callable[[Readouts], np.ndarray]:
+    """Takes the mean, or the most common class, of the 16 objects nearest in the first readout, for labels `(N, K)`."""
+    name = next(iter(X))
+    scale = scaler(pooled(X[name]))
     kind = "regressor" if y.dtype.kind == "f" else "classifier"
-    probe = NeighborProbe(min(NEIGHBOURS, len(X)), kind=kind).fit(scale(X), y)
-    return lambda features: probe.predict(scale(features))
+    target = y if kind == "regressor" else y[:, 0]
+    probe = NeighborProbe(min(NEIGHBOURS, len(y)), kind=kind).fit(scale(pooled(X[name])), target)
+    return lambda features: probe.predict(scale(pooled(features[name]))).reshape(-1, y.shape[1])
+
+
+def pooled(X: np.ndarray) -> np.ndarray:
+    """Averages tokens `(N, M, D)`, of which those that are zero everywhere are padding; vectors `(N, D)` stay."""
+    if X.ndim == 2:
+        return X
+    return X.sum(1) / np.maximum((X != 0).any(2).sum(1), 1)[:, None]
 
 
 def scaler(X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from aion.benchmarks.fitting import DRAWS, Scored, linear
+from aion.benchmarks.fitting import DRAWS, Scored, linear, taken
 from aion.benchmarks.seen import Seen
 from aion.benchmarks.task import Task
 from aion.observations import Spectrum
@@ -45,9 +45,9 @@ def generation(task: Task, seen: Seen, seed: int, shuffled: bool = False) -> Sco
     tested, own = truth[torch.from_numpy(rows)], {}
     if hasattr(seen.embedder, "generate"):
         own["generated"] = seen.generated(name, order).flux[torch.from_numpy(rows)].cpu().double().numpy()
-    X = seen.vectors()[order]
-    predict = linear(X[train], _shapes(truth[torch.from_numpy(train)]), seed)
-    own["probe"] = _on_grid(predict(X[rows]), tested)
+    X = taken(seen.readouts(), order)
+    predict = linear(taken(X, train), _shapes(truth[torch.from_numpy(train)]), seed, shared=True)
+    own["probe"] = _on_grid(predict(taken(X, rows)), tested)
     scores: dict[str, list[float]] = {}
     for label, flux in own.items():
         scores |= {f"{key}, {label}": value for key, value in _scores(tested, flux, seed).items()}

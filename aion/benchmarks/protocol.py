@@ -1,6 +1,6 @@
 """What can be scored, and the control that each has: itself, shown which values were measured but none of them."""
 
-__all__ = ["Embedder", "Masked"]
+__all__ = ["Embedder", "Masked", "pooled", "readouts"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,11 @@ from aion.posterior import Posterior
 class Embedder(Protocol):
     """Anything that turns observations into vectors.
 
-    It may have more: `embed_both` (vectors of two surveys, if those of `embed` are not in one space), `grids`,
+    Vectors of tokens are pooled by their mean where objects are compared; probes are fitted to that mean or pool them
+    by attention, whichever does better on a part of the training objects.
+
+    It may have more: `readouts` (what probes are fitted to in place of those vectors: several, by name, of which they
+    choose in the same way), `embed_both` (vectors of two surveys, if those of `embed` are not in one space), `grids`,
     `predict` and `generate`, as `Frozen` has. Tasks that need what it has not are not applicable, nor are those
     of two surveys if its `sees` is False: it has one vector of an object, whatever is shown.
 
@@ -34,7 +38,7 @@ class Embedder(Protocol):
         """Tells whether a modality is known."""
 
     def embed(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> np.ndarray:
-        """Returns vectors `(B, D)`."""
+        """Returns vectors `(B, D)`, or those of tokens `(B, N, D)`, zero everywhere where there is none."""
 
     def controls(self, seed: int) -> dict[str, "Embedder"]:
         """Returns what should do worse, by name."""
@@ -46,6 +50,8 @@ class Masked:
     def __init__(self, other: Embedder) -> None:
         self.other, self.name = other, f"{other.name}, masks only"
         self.sha256, self.trained_on = f"{other.sha256}-masks", other.trained_on
+        if hasattr(other, "embed_both"):
+            self.embed_both = self._embed_both
 
     def reads(self, name: str) -> bool:
         """Tells whether the embedder knows a modality."""
@@ -55,11 +61,13 @@ class Masked:
         """Returns vectors `(B, D)` of observations without values."""
         return self.other.embed(ids, _emptied(observations))
 
-    def embed_both(self, own: Mapping[str, Observation], other: Mapping[str, Observation]) -> tuple:
+    def readouts(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
+        """Returns what probes are fitted to, of observations without values."""
+        return readouts(self.other, ids, _emptied(observations))
+
+    def _embed_both(self, own: Mapping[str, Observation], other: Mapping[str, Observation]) -> tuple:
         """Returns vectors `(B, D)` of two views without values."""
-        if hasattr(self.other, "embed_both"):
-            return self.other.embed_both(_emptied(own), _emptied(other))
-        return self.embed([], own), self.embed([], other)
+        return self.other.embed_both(_emptied(own), _emptied(other))
 
     def grids(self, observations: Mapping[str, Observation], side: int) -> np.ndarray:
         """Returns grids `(B, D, side, side)` of images without values."""
@@ -76,6 +84,21 @@ class Masked:
     def controls(self, seed: int) -> dict[str, Embedder]:
         """Returns none."""
         return {}
+
+
+def pooled(X: np.ndarray) -> np.ndarray:
+    """Averages tokens `(B, N, D)`, of which those that are zero everywhere are padding; vectors `(B, D)` stay."""
+    if X.ndim == 2:
+        return X
+    return X.sum(1) / np.maximum((X != 0).any(2).sum(1), 1)[:, None]
+
+
+def readouts(embedder: Embedder, ids: Sequence[str], observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
+    """Returns what probes are fitted to, by name: vectors `(B, D)` or tokens `(B, N, D)`."""
+    if hasattr(embedder, "readouts"):
+        return embedder.readouts(ids, observations)
+    vectors = np.asarray(embedder.embed(ids, observations))
+    return {"mean": pooled(vectors), "tokens": vectors} if vectors.ndim == 3 else {"vectors": vectors}
 
 
 def _emptied(observations: Mapping[str, Observation]) -> dict[str, Observation]:

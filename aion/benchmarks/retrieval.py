@@ -5,11 +5,10 @@ __all__ = ["matching", "retrieval"]
 import numpy as np
 
 from aion.benchmarks import metrics
-from aion.benchmarks.fitting import Scored, labelled, mean_error, scaler, together, unit
+from aion.benchmarks.fitting import Scored, labelled, linear, mean_error, scaler, taken, together, unit
 from aion.benchmarks.seen import Seen
 from aion.benchmarks.task import Task
 from aion.benchmarks.thumbnails import thumbnails
-from aion.probes import RidgeProbe
 
 CLOSE = 0.02  # of 1 + z: how near in redshift a galaxy is relevant to a query
 AVERAGED = (5, 15)  # queries of which the mean is asked
@@ -23,7 +22,7 @@ def retrieval(task: Task, seen: Seen, seed: int, shuffled: bool = False) -> Scor
     redshift, galaxies within 0.02 of 1 + z are relevant. Any other label says how relevant an object is, and the
     queries are the objects that have more than half of the most; means of several queries are asked for, too.
     """
-    own, other = (unit(scaler(X)(X)) for X in (seen.views() if task.others else [seen.vectors()] * 2))
+    own, other = (unit(scaler(X)(X)) for X in (seen.pair() if task.others else [seen.vectors()] * 2))
     scores: dict[str, list[float]] = {}
     arrays: dict[str, np.ndarray] = {}
     tested = 0
@@ -93,16 +92,16 @@ def _montage(
 def matching(task: Task, seen: Seen, seed: int, shuffled: bool = False) -> Scored:
     """Scores how often the partner of an object in another modality is among the 10 nearest.
 
-    A ridge map from the vectors of the other modalities to those of the first, fitted to the training folds, brings
-    both together.
+    A ridge map from the readouts of the other modalities to the vectors of the first, fitted to the training folds,
+    brings both together.
     """
-    A, B = seen.vectors(seen.names[:1]), seen.vectors(seen.names[1:])
-    test = np.isin(seen.data.folds, task.tests)
-    train = np.flatnonzero(~test)
+    A, B = seen.vectors(seen.names[:1]), seen.readouts(seen.names[1:])
+    test = np.flatnonzero(np.isin(seen.data.folds, task.tests))
+    train = np.flatnonzero(~np.isin(seen.data.folds, task.tests))
     partner = np.random.default_rng(seed).permutation(train) if shuffled else train
-    scale_a, scale_b = scaler(A[train]), scaler(B[train])
-    probe = RidgeProbe(1e2).fit(scale_b(B[train]), scale_a(A[partner]))
-    score = unit(probe.predict(scale_b(B[test]))) @ unit(scale_a(A[test])).T
+    scale = scaler(A[train])
+    predict = linear(taken(B, train), scale(A[partner]), seed, shared=True)
+    score = unit(predict(taken(B, test))) @ unit(scale(A[test])).T
     rank = (score >= np.diag(score)[:, None]).sum(1)
     found = {f"recall@{k}": mean_error((rank <= k).astype(float), seed) for k in (10, 1)}
-    return Scored(found, {"rank": rank}, int(test.sum()), len(train))
+    return Scored(found, {"rank": rank}, len(test), len(train))

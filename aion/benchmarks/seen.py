@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from aion.benchmarks.fitting import Readouts, pooled
 from aion.benchmarks.protocol import Embedder
 from aion.benchmarks.task import Data, Task, digest
 from aion.observations import Observation
@@ -33,23 +34,38 @@ class Seen:
         self.names, self.others = ([n for n in own if embedder.reads(n)] for own in (task.inputs, task.others))
 
     def vectors(self, names: Sequence[str] | None = None) -> np.ndarray:
-        """Returns vectors `(B, D)` of the objects, by the modalities named or all."""
-        observations = self._observations(self.names if names is None else names)
-        ids = self.data.ids.tolist()
-        return self._kept("vectors", observations, 2, lambda: self.embedder.embed(ids, observations))
+        """Returns vectors `(B, D)` of the objects, to be compared, by the modalities named or all."""
+        return pooled(self._embedded(names))
 
-    def views(self) -> tuple[np.ndarray, np.ndarray]:
+    def readouts(self, names: Sequence[str] | None = None) -> Readouts:
+        """Returns what probes are fitted to: vectors `(B, D)` or tokens `(B, N, D)`, by name."""
+        if not hasattr(self.embedder, "readouts"):
+            vectors = self._embedded(names)
+            return {"vectors": vectors} if vectors.ndim == 2 else {"mean": pooled(vectors), "tokens": vectors}
+        observations, ids = self._observations(self.names if names is None else names), self.data.ids.tolist()
+        return self._kept("readouts", observations, (2, 3), lambda: self.embedder.readouts(ids, observations))
+
+    def pair(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns vectors `(B, D)` as the first survey sees the objects and as the other does, in one space."""
         if not hasattr(self.embedder, "embed_both"):
             return self.vectors(), self.vectors(self.others)
-        own, other = self._observations(self.names), self._observations(self.others)
-        both = self._kept("views", own | other, 3, lambda: np.stack(self.embedder.embed_both(own, other), axis=1))
-        return both[:, 0], both[:, 1]
+        views = [self._observations(names) for names in (self.names, self.others)]
+        both = self._kept(
+            "pair", views[0] | views[1], (3,), lambda: {"pair": np.stack(self.embedder.embed_both(*views), 1)}
+        )
+        return both["pair"][:, 0], both["pair"][:, 1]
+
+    def views(self) -> tuple[Readouts, Readouts]:
+        """Returns readouts as the first survey sees the objects and as the other does."""
+        if hasattr(self.embedder, "embed_both"):
+            own, other = self.pair()
+            return {"vectors": own}, {"vectors": other}
+        return self.readouts(), self.readouts(self.others)
 
     def grids(self, side: int) -> np.ndarray:
         """Returns vectors of parts of the image `(B, D, side, side)`."""
-        observations = self._observations(self.names)
-        return self._kept(f"grids {side}", observations, 4, lambda: self.embedder.grids(observations, side))
+        seen = self._observations(self.names)
+        return self._kept(f"grids {side}", seen, (4,), lambda: {"grids": self.embedder.grids(seen, side)})["grids"]
 
     def posterior(self, name: str) -> Posterior:
         """Predicts the distribution of a scalar."""
@@ -64,11 +80,15 @@ class Seen:
     def _observations(self, names: Sequence[str]) -> dict[str, Observation]:
         return {name: self.data.observations[name] for name in names}
 
-    def _kept(self, what: str, observations: dict, axes: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    def _embedded(self, names: Sequence[str] | None) -> np.ndarray:
+        observations, ids = self._observations(self.names if names is None else names), self.data.ids.tolist()
+        made = self._kept("vectors", observations, (2, 3), lambda: {"vectors": self.embedder.embed(ids, observations)})
+        return made["vectors"]
+
+    def _kept(self, what: str, observations: dict, axes: tuple[int, ...], make: Callable[[], Readouts]) -> Readouts:
         """Embeds, or reads what was embedded before, under a hash of the observations and of what embeds them."""
         from safetensors.numpy import load_file, save_file
 
-        name = self.embedder.name
         key = hashed(
             what,
             digest(observations),
@@ -78,18 +98,24 @@ class Seen:
         )
         path = self.cache / f"{key[:32]}.safetensors"
         if path.is_file():
-            return load_file(path)["embedding"]
-        vectors = np.asarray(make())
-        if vectors.shape[:1] != (len(self.data),) or vectors.ndim != axes:
-            msg = f"{name}: wanted vectors of {len(self.data)} objects, {axes} axes, given shape {vectors.shape}"
+            made = load_file(path)
+            return {name: made[name] for name in sorted(made)}
+        made = {name: self._checked(values, axes) for name, values in sorted(make().items())}
+        atomic(path, lambda temporary: save_file(made, temporary))
+        return made
+
+    def _checked(self, vectors: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        """Returns vectors in float32; refuses those of other objects, and those that are not finite, by id."""
+        name, vectors = self.embedder.name, np.asarray(vectors)
+        if vectors.shape[:1] != (len(self.data),) or vectors.ndim not in axes:
+            wanted = " or ".join(map(str, axes))
+            msg = f"{name}: wanted vectors of {len(self.data)} objects, {wanted} axes, given shape {vectors.shape}"
             raise ValueError(msg)
         if not (finite := np.isfinite(vectors).reshape(len(vectors), -1).all(1)).all():
             rows = self.data.ids[~finite][:5].tolist()
             msg = f"{name}: {int((~finite).sum())} embeddings hold NaN or inf, of the objects {', '.join(rows)}"
             raise ValueError(msg)
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        atomic(path, lambda temporary: save_file({"embedding": vectors}, temporary))
-        return vectors
+        return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
 @functools.cache

@@ -47,6 +47,11 @@ def register(verbs) -> None:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="checkout that holds the data (default: that of aion)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstraps and controls (default: 0)")
+    parser.add_argument(
+        "--attentive",
+        action="store_true",
+        help="let probes pool the tokens of a model by attention, too: slow, and for many labels",
+    )
     parser.add_argument("--no-controls", action="store_true", help="leave out what should fail")
     add_device(parser)
 
@@ -59,7 +64,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from aion.benchmarks.tasks import ROOT
 
     tasks = choose(arguments.suite, arguments.task)
-    models = [embedder(name, arguments.device) for name in arguments.model or [DEFAULT_MODEL, "raw"]]
+    names = arguments.model or [DEFAULT_MODEL, "raw"]
+    models = [embedder(name, arguments.device, arguments.attentive) for name in names]
     if arguments.output.exists() and not arguments.output.is_dir():
         msg = f"-o {arguments.output}: wanted a folder, and there is a file of that name"
         raise FileExistsError(msg)

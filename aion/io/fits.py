@@ -55,7 +55,7 @@ class FitsFile:
             self._hdus[name] = hdu
             with _damage(f"the header of HDU {name!r}"):
                 columns = None if hdu.is_image else getattr(hdu, "columns", hdu)
-                self._columns[name] = tuple(str(n).lower() for n in getattr(columns, "names", ()))
+                self._columns[name] = tuple(map(str.lower, getattr(columns, "names", ())))
                 tuple(hdu.shape if hdu.is_image else ())
 
     @property
@@ -63,11 +63,11 @@ class FitsFile:
         """Returns the names of the HDUs in the order of the file."""
         return tuple(self._hdus)
 
-    def header(self, name: str) -> dict[str, object]:
+    def header(self, name: str) -> Mapping[str, object]:
         """Returns the keywords of an HDU with their values, without comments and without cards that nobody can read."""
         values, hdu = {}, self._hdu(name)
         if isinstance(hdu, PlainHdu):
-            return dict(hdu.header)
+            return hdu.header
         for card in hdu.header.cards:
             if card.keyword not in {"", "COMMENT", "HISTORY"}:
                 with contextlib.suppress(ValueError), _damage("a card"):

@@ -14,6 +14,7 @@ __all__ = ["PlainHdu", "plain_hdus"]
 import math
 import re
 
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -27,6 +28,25 @@ _VALUE = re.compile(r"\s*(?:'((?:[^']|'')*)'|([TF])|([+-]?\d+)|([+-]?[\d.][\d.]*
 
 class _NotPlainError(Exception):
     """Tells that astropy must read the file."""
+
+
+class _Header(Mapping):
+    """Reads the values of cards when they are asked for: a survey's header has hundreds, a reader wants five."""
+
+    def __init__(self, cards: Mapping[str, str]) -> None:
+        self._cards = cards
+
+    def __getitem__(self, key: str) -> object:
+        card = self._cards[key]
+        if card[8:10] != "= " or not _VALUE.match(card[10:]):
+            raise KeyError(key)
+        return _value(card[10:])
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, card in self._cards.items() if card[8:10] == "= " and _VALUE.match(card[10:]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class PlainHdu:
@@ -79,8 +99,10 @@ class PlainHdu:
         return value
 
     @cached_property
-    def header(self) -> dict[str, object]:
+    def header(self) -> Mapping[str, object]:
         """Returns keywords and values, without comments, cards without a value and cards that nobody can read."""
+        if not {"CONTINUE", "HIERARCH"} & set(self._first):
+            return _Header(self._first)
         values, last = {}, ""
         for card in self._cards:
             key, text = card[:8].rstrip(), card[10:]

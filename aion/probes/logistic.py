@@ -9,6 +9,7 @@ __all__ = ["LogisticProbe"]
 import math
 import numbers
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ class LogisticProbe(Probe):
 
     Arguments:
         C: inverse strength of the penalty, above 0.
-        max_iter: most Newton steps, about ten of which do; each takes memory for `(K D)^2` numbers.
+        max_iter: most Newton steps, about ten of which do.
     """
 
     kind = "classifier"
@@ -66,11 +67,15 @@ class LogisticProbe(Probe):
         target = y[:, None].double() if count == 1 else torch.nn.functional.one_hot(y, count).double()
         penalty = torch.cat([basis.square().sum(0), basis.new_zeros(1)])
         weight = Z.new_zeros(count, Z.shape[1])
-        loss = self._loss(Z, target, penalty, weight)
+        loss, first = self._loss(Z, target, penalty, weight), None
         for _ in range(self.max_iter):
             probability = _probability(Z @ weight.T)
             gradient = float(self.C) * (probability - target).T @ Z + penalty * weight
-            step = torch.linalg.solve(self._curvature(Z, probability, penalty), gradient.flatten()).view_as(weight)
+            slope = float(gradient.norm())
+            first = first or slope or 1.0
+            # A step need be no better than where it starts from.
+            error = min(0.1, max(slope / first, 1e-6))
+            step = _solved(lambda v, p=probability: self._curved(Z, p, penalty, v), gradient, error)
             size = 1.0
             while (new := self._loss(Z, target, penalty, weight - size * step)) > loss and size > 1e-4:
                 size /= 2
@@ -85,18 +90,14 @@ class LogisticProbe(Probe):
         total = torch.nn.functional.softplus(logits).sum() if logits.shape[1] == 1 else logits.logsumexp(1).sum()
         return float(self.C) * (total - (target * logits).sum()) + (penalty * weight.square()).sum() / 2
 
-    def _curvature(self, Z: Tensor, probability: Tensor, penalty: Tensor) -> Tensor:
-        """Computes the matrix of second derivatives `(K R, K R)`."""
-        count, size = probability.shape[1], Z.shape[1]
-        blocks = Z.new_zeros(count, size, count, size)
-        for k in range(count):
-            for m in range(k + 1):
-                weight = probability[:, k] * (float(k == m) - probability[:, m])
-                blocks[k, :, m] = blocks[m, :, k] = float(self.C) * (Z * weight[:, None]).T @ Z
-            blocks[k, :, k] += penalty.diag()
-        if count > 1:  # the same shift of all biases changes nothing: keep to none
-            blocks[:, -1, :, -1] += 1
-        return blocks.reshape(count * size, count * size)
+    def _curved(self, Z: Tensor, probability: Tensor, penalty: Tensor, weight: Tensor) -> Tensor:
+        """Multiplies weights `(K, R)` by the matrix of second derivatives, which is too large to be written down."""
+        change = probability * (logits := Z @ weight.T)
+        change -= probability * (change.sum(1, keepdim=True) if logits.shape[1] > 1 else change)
+        result = float(self.C) * change.T @ Z + penalty * weight
+        if len(weight) > 1:  # the same shift of all biases changes nothing: keep to none
+            result[:, -1] += weight[:, -1].sum()
+        return result
 
     def decision_function(self, X: Tensor | np.ndarray) -> Tensor | np.ndarray:
         """Computes the logits: `(N,)` of the second class if there are two, else `(N, K)`."""
@@ -122,3 +123,20 @@ class LogisticProbe(Probe):
 
 def _probability(logits: Tensor) -> Tensor:
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def _solved(multiply: Callable[[Tensor], Tensor], right: Tensor, error: float, most: int = 1000) -> Tensor:
+    """Solves a symmetric linear system by conjugate gradients, to a relative error of what is left."""
+    found, left = torch.zeros_like(right), right.clone()
+    way, size = left.clone(), left.square().sum()
+    enough = error**2 * size
+    for _ in range(most):
+        if size <= enough:
+            break
+        turned = multiply(way)
+        step = size / (way * turned).sum()
+        found += step * way
+        left -= step * turned
+        size, before = left.square().sum(), size
+        way = left + size / before * way
+    return found

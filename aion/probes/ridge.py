@@ -4,11 +4,12 @@ With centred :math:`X` and :math:`y` the weights are :math:`w = (X^T X + \alpha 
 when there are fewer objects than features, :math:`w = X^T (X X^T + \alpha I)^{-1} y`. The intercept is not penalised.
 """
 
-__all__ = ["RidgeProbe"]
+__all__ = ["RidgeProbe", "ridge_weights"]
 
 import math
 import numbers
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -57,7 +58,8 @@ class RidgeProbe(Probe):
             raise ValueError(msg)
         X, y = self._pair(X, y)
         center, mean = X.mean(0), y.mean(0)
-        weight = _solve(X - center, (y - mean).reshape(len(y), -1), float(self.alpha)).T.reshape(*y.shape[1:], -1)
+        (weight,) = ridge_weights(X - center, (y - mean).reshape(len(y), -1), [float(self.alpha)])
+        weight = weight.T.reshape(*y.shape[1:], -1)
         self.coef_ = weight.numpy()
         self.intercept_ = (mean - weight @ center).numpy()[()]
         return self
@@ -75,15 +77,24 @@ class RidgeProbe(Probe):
         return self._like(prediction, X)
 
 
-def _solve(X: Tensor, y: Tensor, alpha: float) -> Tensor:
-    """Solves the penalised normal equations for centred `(N, D)` and `(N, K)`."""
+def ridge_weights(X: Tensor, y: Tensor, alphas: Sequence[float]) -> list[Tensor]:
+    """Solves the penalised normal equations for centred `(N, D)` and `(N, K)`, float64: `(D, K)` for each penalty.
+
+    Products of features, most of the work, are taken once for all penalties.
+    """
     wide = X.shape[0] < X.shape[1]
     gram = X @ X.T if wide else X.T @ X
-    if alpha > 1e-10 * gram.trace():
-        gram.diagonal().add_(alpha)
-        factor = torch.linalg.cholesky(gram)
-        return X.T @ torch.cholesky_solve(y, factor) if wide else torch.cholesky_solve(X.T @ y, factor)
+    right = y if wide else X.T @ y
     # So small a penalty is lost to rounding once X is squared: the way that does not square it, some 8 times slower.
-    u, s, v = torch.linalg.svd(X, full_matrices=False)
-    kept = s > s.max() * max(X.shape) * torch.finfo(s.dtype).eps
-    return v.T @ (torch.where(kept, s / (s.square() + alpha), 0.0)[:, None] * (u.T @ y))
+    lost = 1e-10 * gram.trace()
+    u, s, v = torch.linalg.svd(X, full_matrices=False) if min(alphas) <= lost else [None] * 3
+    found = []
+    for alpha in alphas:
+        if alpha > lost:
+            factor = torch.linalg.cholesky(gram + alpha * torch.eye(len(gram), dtype=gram.dtype))
+            weight = torch.cholesky_solve(right, factor)
+            found.append(X.T @ weight if wide else weight)
+        else:
+            kept = s > s.max() * max(X.shape) * torch.finfo(s.dtype).eps
+            found.append(v.T @ (torch.where(kept, s / (s.square() + alpha), 0.0)[:, None] * (u.T @ y)))
+    return found
