@@ -24,7 +24,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from aion import AION, Spectrum
 from aion.benchmarks.embedders import Frozen
-from aion.benchmarks.fitting import linear
+from aion.benchmarks.fitting import linear, taken
 from aion.benchmarks.metrics import nmad, pit, r2
 from aion.benchmarks.raw import Raw
 from aion.observations import Observation
@@ -126,27 +126,29 @@ def calibration(model: AION, count: int) -> dict[str, dict]:
 def properties(model: AION, name: str, count: int) -> dict[str, dict]:
     """Scores properties of galaxies, fitted to four fifths and tested on the others."""
     observed, labels = simulate((*PHOTOMETRY, IMAGE, DESI), 40_000, count, galaxies=1.0, quasars=0.0)
-    ids = [str(i) for i in range(count)]
-    train, test = np.arange(count) % 5 > 0, np.arange(count) % 5 == 0
-    frozen, raw, table = Frozen(model, name), Raw(), {}
+    truth = np.stack([labels[target].double().numpy() for target in LABELS], 1)
+    ids, train, test = [str(i) for i in range(count)], np.arange(count) % 5 > 0, np.arange(count) % 5 == 0
+    table = {}
     for label, names in {
         "photometry": PHOTOMETRY,
         "photometry, image": (*PHOTOMETRY, IMAGE),
         "photometry, image, spectrum": (*PHOTOMETRY, IMAGE, DESI),
     }.items():
         given = {key: observed[key] for key in names}
-        own, plain = frozen.embed(ids, given), raw.embed(ids, given)
-        for probe, X in ((f"{name}, linear", own), ("raw, ridge", plain), ("raw, gradient boosting", plain)):
-            row = {}
-            for target in LABELS:
-                y = labels[target].double().numpy()
-                boost = HistGradientBoostingRegressor(random_state=0, max_iter=300, early_stopping=True)
-                fit = boost.fit(X[train], y[train]).predict if "boosting" in probe else linear(X[train], y[train], 0)
-                row[target] = round(r2(y[test], fit(X[test])), 3)
-                if target == "redshift":
-                    row["redshift_nmad"] = round(nmad(y[test], fit(X[test])), 4)
-            table[f"{label}: {probe}"] = row
+        plain = Raw().embed(ids, given)
+        guesses = {"raw, gradient boosting": boosted(plain[train], truth[train], plain[test])}
+        for probe, X in ((f"{name}, linear", Frozen(model, name).readouts(ids, given)), ("raw, ridge", {"raw": plain})):
+            guesses[probe] = linear(taken(X, train), truth[train], 0)(taken(X, test))
+        for probe, guess in guesses.items():
+            row = {target: round(r2(truth[test, k], guess[:, k]), 3) for k, target in enumerate(LABELS)}
+            table[f"{label}: {probe}"] = row | {"redshift_nmad": round(nmad(truth[test, 0], guess[:, 0]), 4)}
     return table
+
+
+def boosted(X: np.ndarray, y: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Predicts numbers `(N, K)` of other features by gradient boosting."""
+    boost = HistGradientBoostingRegressor(random_state=0, max_iter=300, early_stopping=True)
+    return np.stack([boost.fit(X, column).predict(other) for column in y.T], 1)
 
 
 def tokens(model: AION, count: int) -> dict[str, dict]:

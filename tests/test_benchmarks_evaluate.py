@@ -169,6 +169,13 @@ def test_bad_data_stop_the_cell(tmp_path):
     with pytest.raises(ValueError, match="1 embeddings hold NaN or inf, of the objects o3"):
         evaluate(TASK, broken, tmp_path, tmp_path)
     assert not list(tmp_path.glob("*/*.json"))
+    cells = run(
+        [TASK], [broken, Brought(io.write_embeddings(tmp_path / "e.parquet", ["a"], [[1.0]]))], tmp_path, tmp_path
+    )
+    assert [cell["status"] for cell in cells] == ["failed", "failed"]
+    assert "objects o3" in cells[0]["why"]
+    assert not list(tmp_path.glob("*/*.json"))
+    assert table(cells).count("failed") == 2
 
 
 def test_run_table_and_report(tmp_path, model):

@@ -63,6 +63,8 @@ def run(
 ) -> list[dict]:
     """Evaluates every embedder on every task; an interruption loses at most the running cell.
 
+    A cell that cannot be scored, see `evaluate`, has the status "failed" and is not kept; the others go on.
+
     Arguments:
         tasks: what is asked.
         embedders: of whom.
@@ -79,7 +81,10 @@ def run(
         raise ValueError(msg)
     for task in tasks:
         for embedder in embedders:
-            cells.append(evaluate(task, embedder, folder, root, seed=seed, controls=controls))
+            try:
+                cells.append(evaluate(task, embedder, folder, root, seed=seed, controls=controls))
+            except ValueError as error:
+                cells.append(_facts(task, embedder) | {"status": "failed", "why": str(error)})
             report(len(cells), len(tasks) * len(embedders), cells[-1])
     return cells
 
@@ -105,8 +110,7 @@ def evaluate(
         if kept.get("key") == key:
             return kept | {"kept": True}
     started = time.perf_counter()
-    cell = {"task": task.name, "model": embedder.name, "origin": task.origin, "kind": task.kind, "key": key}
-    cell |= {"metric": task.metric, "model_sha256": embedder.sha256, "data_version": task.version}
+    cell = _facts(task, embedder) | {"key": key, "data_version": task.version}
     status, why = _applies(task, embedder)
     arrays: dict[str, np.ndarray] = {}
     if status == "scored":
@@ -123,6 +127,12 @@ def evaluate(
     cell |= {"aion": __version__, "torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
     _write(path, cell, arrays)
     return cell
+
+
+def _facts(task: Task, embedder: Embedder) -> dict:
+    """Returns what a cell is of."""
+    facts = {"task": task.name, "model": embedder.name, "origin": task.origin, "kind": task.kind}
+    return facts | {"metric": task.metric, "model_sha256": embedder.sha256}
 
 
 def _applies(task: Task, embedder: Embedder) -> tuple[str, str]:

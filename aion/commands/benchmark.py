@@ -56,7 +56,7 @@ def register(verbs) -> None:
     add_device(parser)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     share_cores()
     from tqdm.auto import tqdm
 
@@ -86,3 +86,4 @@ def _run(arguments: argparse.Namespace) -> None:
         if cell["why"]:
             print(f"{cell['task']}, {cell['model']}: {cell['status']}: {cell['why']}")
     print(f"{page}  {len(cells)} cells, {sum(cell.get('kept', False) for cell in cells)} kept from before")
+    return 3 if any(cell["status"] == "failed" for cell in cells) else 0
