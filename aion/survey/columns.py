@@ -24,6 +24,7 @@ from aion.io.quantities import canonical
 from aion.io.surveys import POSITIONS
 from aion.io.units import parse_unit
 from aion.observations import Image, Observation, Scalar, Spectrum, near_miss
+from aion.sky import UNITS
 
 if TYPE_CHECKING:
     from pyarrow import Array, Schema, Table
@@ -38,15 +39,6 @@ _UNIVERSE = {
     "image": {"legacysurvey": "legacysurvey_image", "hsc": "hsc_image"},
 }
 _SURVEYS = ("legacysurvey", "gaia", "hsc")  # FLUX_R is that of the modality legacysurvey_flux_r
-# Of modalities that begin so; all other scalars are plain numbers.
-_UNITS = {
-    "ra": "deg",
-    "dec": "deg",
-    "gaia_parallax": "mas",
-    "legacysurvey_ebv": "mag",
-    "legacysurvey_flux": "nmgy",
-    "legacysurvey_shape_r": "arcsec",
-}
 
 
 class Columns(NamedTuple):
@@ -121,7 +113,7 @@ def find_columns(
 
 def unit_of(modality: str) -> str:
     """Returns the unit of a scalar, "" for a plain number."""
-    return next((u for key, u in _UNITS.items() if modality == key or modality.startswith(f"{key}_")), "")
+    return UNITS.get(modality, "")
 
 
 def _fits(kind: object, wanted: type[Observation]) -> bool:
