@@ -98,7 +98,8 @@ def plot_posterior(
 ) -> "Figure | SubFigure":
     """Draws the density of a posterior with its median and 68 % interval, and another's value as a line.
 
-    The axis spans 99.8 % of the probability and the other's value.
+    The axis spans 99.8 % of the probability and the other's value, or less, which the legend then says: no more than
+    six times the interval on either side of it.
 
     Arguments:
         posterior: the object drawn is `row` of it.
@@ -123,6 +124,8 @@ def plot_posterior(
     value = None if truth is None else _truth(truth, row, len(posterior))
     edges, density = _array(posterior.edges), posterior.density[row].cpu().numpy()
     low, high, left, right = (posterior.quantile(q)[row].item() for q in (0.16, 0.84, 0.001, 0.999))
+    left, right = max(left, 7 * low - 6 * high), min(right, 7 * high - 6 * low)
+    shown = density @ np.diff(np.clip(edges, left, right))
     median = posterior.median()[row].item()
 
     figure = _figure(figure, (5.6, 3.4))
@@ -130,7 +133,7 @@ def plot_posterior(
     digits = int(np.clip(1 - np.floor(np.log10(max(high - low, 1e-9) / 2)), 0, 6))
     interval = f"68 %: {low:.{digits}f} to {high:.{digits}f}"
     axes.stairs(density, np.clip(edges, low, high), fill=True, color=BLUE, alpha=0.25, linewidth=0, label=interval)
-    axes.stairs(density, edges, color=BLUE, linewidth=1.2)
+    axes.stairs(density, edges, color=BLUE, linewidth=1.2, label=f"{100 * shown:.0f} % shown" if shown < 0.99 else None)
     axes.axvline(median, color=BLUE, linewidth=1.2, linestyle=":", label=f"median: {median:.{digits}f}")
     if value is not None:
         label = f"{truth_label}: {value:.{max(digits, 4)}f}"

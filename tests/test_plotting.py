@@ -293,3 +293,11 @@ def test_observations_are_not_changed():
     plot_image(picture)
     after = (one.flux, one.ivar, one.wavelength, model.flux, picture.flux, picture.ivar)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_narrow_posterior_with_a_far_tail_is_shown_where_it_is():
+    share = torch.zeros(1, 1000)
+    share[0, 300:303], share[0, 900] = 0.31, 0.07
+    (axes,) = plot_posterior(Posterior(torch.linspace(0, 1, 1001), share)).axes
+    assert axes.get_xlim()[1] - axes.get_xlim()[0] < 0.05
+    assert "93 % shown" in legend(axes)
