@@ -37,3 +37,10 @@ def test_kinds_that_differ_are_refused():
     number, spectrum = Scalar(torch.ones(2)), Spectrum(np.ones((2, 3)), np.ones((2, 3)), [4000.0, 4001.0, 4002.0])
     with pytest.raises(TypeError, match=r"of the same kind, given \['Scalar', 'Spectrum'\]"):
         Raw().embed_both({"a": number}, {"b": spectrum})
+
+
+def test_masks_alone_can_do_what_the_baseline_can():
+    """What an embedder lacks, its control lacks too, or tasks would ask for it."""
+    raw, masked = Raw(), Raw().controls(0)["masks only"]
+    for name in ("embed_both", "generate"):
+        assert hasattr(masked, name) == hasattr(raw, name)

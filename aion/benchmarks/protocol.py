@@ -52,6 +52,8 @@ class Masked:
         self.sha256, self.trained_on = f"{other.sha256}-masks", other.trained_on
         if hasattr(other, "embed_both"):
             self.embed_both = self._embed_both
+        if hasattr(other, "generate"):
+            self.generate = self._generate
 
     def reads(self, name: str) -> bool:
         """Tells whether the embedder knows a modality."""
@@ -77,7 +79,7 @@ class Masked:
         """Predicts a distribution from observations without values."""
         return self.other.predict(_emptied(observations), name)
 
-    def generate(self, observations: Mapping[str, Observation], name: str, like: Observation) -> Observation:
+    def _generate(self, observations: Mapping[str, Observation], name: str, like: Observation) -> Observation:
         """Predicts another modality from observations without values."""
         return self.other.generate(_emptied(observations), name, like)
 
