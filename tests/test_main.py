@@ -495,11 +495,13 @@ def test_benchmark_scores_and_keeps_what_it_scored(tmp_path, capsys):
     for wrong, message in (
         (["--task", "sky-star"], "no task 'sky-star'; did you mean 'sky-stars'"),
         (["--suite", "ofline"], "no suite 'ofline'"),
-        (["--task", "sky-stars", "--model", str(embeddings)], "the embeddings lack 100 of 200 objects"),
         (["--task", "miles-labels", "--model", "raw", "--data", str(tmp_path)], "name a checkout by --data"),
     ):
         assert main(["benchmark", *wrong, "-o", str(tmp_path / "wrong")]) == 2
         assert message in capsys.readouterr().err
+    lacking = ["benchmark", "--task", "sky-stars", "--model", str(embeddings), "-o", str(tmp_path / "lacking")]
+    assert main(lacking) == 3
+    assert "sky-stars, x: failed: x: the embeddings lack 100 of 200 objects" in capsys.readouterr().out
     assert main(["benchmark", "--task", "sky-redshifts", "--model", "raw", "-o", str(tmp_path / "out")]) == 0
     assert "sky-redshifts, raw: not applicable: it predicts no distribution" in capsys.readouterr().out
     assert main([*command[:-1], str(embeddings)]) == 2
