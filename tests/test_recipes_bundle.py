@@ -123,6 +123,17 @@ def test_objects_may_be_tokenized_once_for_many_epochs(recipe, tmp_path, monkeyp
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_every_second_batch_may_be_of_many_objects_of_which_little_is_shown(recipe, tmp_path, monkeypatch):
+    kept = "[training.transformer]\nbatch = 4\nsteps = 4\naccumulate = 2\nlr = 1e-3\nkept = 12\n"
+    recipe.write_text(SHORT + kept + '[short]\nobjects = 10\nmodalities = ["desi_spectrum"]\n')
+    seen, loss = [], Transformer.loss
+    monkeypatch.setattr(Transformer, "loss", lambda self, batch, g: seen.append(batch) or loss(self, batch, g))
+    train_recipe(recipe, tmp_path / "run", progress=False)
+    assert [len(visible) for visible, _ in seen[0::2]] == [4] * 4
+    assert all(len(visible) > 4 for visible, _ in seen[1::2])
+    assert all(set(target.modality[target.valid].tolist()) == {0} for _, target in seen[1::2])
+
+
 def test_training_twice_gives_the_same_model(recipe, tmp_path):
     models = [train_recipe(recipe, tmp_path / run, progress=False) for run in ("a", "b")]
     a, b = (m.state_dict() for m in models)

@@ -54,6 +54,15 @@ def test_every_object_comes_once_in_an_epoch_with_its_tokens(tmp_path):
 
 
 @pytest.mark.usefixtures("small")
+def test_batches_of_another_size_are_epochs_of_their_own(tmp_path):
+    tokens = kept(tmp_path / "tokens")
+    turns = len(tokens) // 8
+    seen = [int(row[0]) for place in range(turns) for row in tokens(place, 8).ids]
+    assert len(seen) == len(set(seen)) == 8 * turns
+    assert len(tokens(0, 10 * len(tokens))) == len(tokens)
+
+
+@pytest.mark.usefixtures("small")
 def test_what_is_on_disk_is_not_made_again_and_what_is_missing_is(tmp_path):
     folder = tmp_path / "tokens"
     first = kept(folder)

@@ -101,6 +101,8 @@ def test_a_source_of_a_tokenizer_is_one_thing(write):
         ("max_redshift", "max_redshif", r"\[sky\] knows no 'max_redshif'; did you mean 'max_redshift'"),
         ("heads = 2", "head = 2", r"\[transformer\] knows no 'head'; did you mean 'heads'"),
         ("batch = 2", "bach = 2", r"\[training.default\] knows no 'bach'; did you mean 'batch'"),
+        ("[training", "[short]\nobjects = 3\nmodalities = []\n[training", r"\[short\] wants tokens that are kept"),
+        ("[training", "[short]\nobject = 3\n[training", r"knows no 'object'; did you mean 'objects'"),
         ("batch = 2", "batch = 2\nseed = 3", r"\[training.default\] knows no 'seed'"),
         ("[training", "[masking]\ninput_buget = 3\n[training", r"knows no 'input_buget'; did you mean 'input_budget'"),
     ],

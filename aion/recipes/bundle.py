@@ -14,6 +14,7 @@ from aion.observations import Observation
 from aion.recipes.kept import KeptTokens
 from aion.recipes.part import FIRST, FITTED, HELD_OUT, Part, machine, on_device
 from aion.recipes.reading import digest, load
+from aion.recipes.short import Short
 from aion.sources import Mixture, SkyObjects, SkySource, data_objects, observed
 from aion.sources import Part as PartSource
 from aion.tokenizers import Tokenizer, build, store
@@ -112,9 +113,12 @@ class _Run:
             return model.tokenize(observed(objects(number)))
 
         tokens = self._kept(part, model, fresh) if part.kept else fresh
+        short = Short(model.vocabulary, **recipe["short"]) if "short" in recipe else None
 
         def data(number: int) -> tuple[TokenSequence, TokenSequence]:
             draws = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + number)
+            if short and number % 2:
+                return short(tokens(number, short.objects).to(self.device), draws)
             return masking(tokens(number).to(self.device), draws)
 
         part.train(model.transformer, data, "transformer")

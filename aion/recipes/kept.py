@@ -72,13 +72,14 @@ class KeptTokens:
     def __len__(self) -> int:
         return int(self.upto[-1])
 
-    def __call__(self, number: int) -> TokenSequence:
-        """Returns a batch: those objects of its epoch whose turn it is."""
-        epoch, place = divmod(number, len(self) // self.batch)
+    def __call__(self, number: int, count: int | None = None) -> TokenSequence:
+        """Returns a batch: those objects of its epoch whose turn it is; `count` of them instead of as many as usual."""
+        count = min(count or self.batch, len(self))
+        epoch, place = divmod(number, len(self) // count)
         if epoch != self._epoch:
             draws = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self), generator=draws)
-        turn = self._order[place * self.batch : (place + 1) * self.batch]
+        turn = self._order[place * count : (place + 1) * count]
         parts = zip(*map(self._read, turn.tolist()), strict=True)
         ids, modality, position, one = (pad_sequence(values, batch_first=True) for values in parts)
         return TokenSequence(ids.long(), modality.long(), position, one.bool())

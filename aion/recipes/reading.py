@@ -20,7 +20,8 @@ from aion.training import train
 from aion.training.toml import check_keys, check_sections, read_toml
 from aion.transformer import Transformer
 
-SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "sky", "tokenizers", "training", "transformer"}
+SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "short", "sky"}
+SECTIONS |= {"tokenizers", "training", "transformer"}
 TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
 FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
 TRAINING = {"batch", "kept"}  # beside the arguments of `train`
@@ -36,12 +37,16 @@ def load(path: Path | str) -> dict:
         ValueError: if it is not TOML, a section or a key is unknown (with the near misses) or missing, it has neither
             or both of a sky and data, or a modality has no tokenizer.
     """
-    recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "sky"})
+    recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "short", "sky"})
     for section, function, without in (
         ("masking", BudgetMasking, {"vocabulary"}),
         ("transformer", Transformer, {"sizes"}),
     ):
         check_keys(path, section, recipe.get(section, {}), function, without=without)
+    check_keys(path, "short", recipe.get("short", {}), BudgetMasking, {"modalities", "objects"}, {"vocabulary"})
+    if "short" in recipe and not recipe["training"].get("transformer", {}).get("kept"):
+        msg = f"{path}: [short] wants tokens that are kept: say kept in [training.transformer]"
+        raise ValueError(msg)
     for part, settings in recipe["training"].items():
         check_keys(path, f"training.{part}", settings, train, TRAINING, OURS)
     if ("sky" in recipe) == ("data" in recipe):
