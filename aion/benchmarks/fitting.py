@@ -7,7 +7,6 @@ __all__ = [
     "linear",
     "mean_error",
     "neighbours",
-    "pooled",
     "scaler",
     "score_error",
     "taken",
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from aion.benchmarks.protocol import pooled
 from aion.benchmarks.task import Data, Task
 from aion.probes import AttentiveProbe, LogisticProbe, NeighborProbe, Probe
 from aion.probes.ridge import ridge_weights
@@ -152,13 +152,6 @@ def neighbours(X: Readouts, y: np.ndarray, seed: int) -> Callable[[Readouts], np
     target = y if kind == "regressor" else y[:, 0]
     probe = NeighborProbe(min(NEIGHBOURS, len(y)), kind=kind).fit(scale(pooled(X[name])), target)
     return lambda features: probe.predict(scale(pooled(features[name]))).reshape(-1, y.shape[1])
-
-
-def pooled(X: np.ndarray) -> np.ndarray:
-    """Averages tokens `(N, M, D)`, of which those that are zero everywhere are padding; vectors `(N, D)` stay."""
-    if X.ndim == 2:
-        return X
-    return X.sum(1) / np.maximum((X != 0).any(2).sum(1), 1)[:, None]
 
 
 def scaler(X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

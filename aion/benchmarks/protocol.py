@@ -1,6 +1,6 @@
 """What can be scored, and the control that each has: itself, shown which values were measured but none of them."""
 
-__all__ = ["Embedder", "Masked", "pooled", "readouts"]
+__all__ = ["Embedder", "Masked", "named", "pooled", "readouts"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -99,7 +99,11 @@ def readouts(embedder: Embedder, ids: Sequence[str], observations: Mapping[str, 
     """Returns what probes are fitted to, by name: vectors `(B, D)` or tokens `(B, N, D)`."""
     if hasattr(embedder, "readouts"):
         return embedder.readouts(ids, observations)
-    vectors = np.asarray(embedder.embed(ids, observations))
+    return named(np.asarray(embedder.embed(ids, observations)))
+
+
+def named(vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what probes are fitted to of vectors `(B, D)`, or of tokens `(B, N, D)`, by name."""
     return {"mean": pooled(vectors), "tokens": vectors} if vectors.ndim == 3 else {"vectors": vectors}
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aion.benchmarks.fitting import Readouts, pooled
-from aion.benchmarks.protocol import Embedder
+from aion.benchmarks.fitting import Readouts
+from aion.benchmarks.protocol import Embedder, named, pooled
 from aion.benchmarks.task import Data, Task, digest
 from aion.observations import Observation
 from aion.posterior import Posterior
@@ -40,8 +40,7 @@ class Seen:
     def readouts(self, names: Sequence[str] | None = None) -> Readouts:
         """Returns what probes are fitted to: vectors `(B, D)` or tokens `(B, N, D)`, by name."""
         if not hasattr(self.embedder, "readouts"):
-            vectors = self._embedded(names)
-            return {"vectors": vectors} if vectors.ndim == 2 else {"mean": pooled(vectors), "tokens": vectors}
+            return named(self._embedded(names))
         observations, ids = self._observations(self.names if names is None else names), self.data.ids.tolist()
         return self._kept("readouts", observations, (2, 3), lambda: self.embedder.readouts(ids, observations))
 

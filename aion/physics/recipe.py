@@ -30,12 +30,11 @@ from aion.physics.systems import simulate, simulate_once
 from aion.physics.walrus import Walrus
 from aion.physics.well import read_well
 from aion.training import elapsed, ranks, train
-from aion.training.toml import check_keys, check_sections, read_toml
+from aion.training.toml import check_keys, check_sections, check_training, read_toml
 
 HELD_OUT = 1_000_000
 SECTIONS = {"data", "model", "name", "seed", "training"}
 TRAINING = {"batch", "noise", "pushed", "tokens"}  # beside the arguments of `train`
-OURS = {"module", "data", "seed", "checkpoint", "identity", "log", "progress"}  # of those what no recipe gives
 
 
 def load(path: Path | str) -> dict:
@@ -49,7 +48,7 @@ def load(path: Path | str) -> dict:
     recipe = read_toml(path)
     check_sections(path, recipe, SECTIONS)
     check_keys(path, "model", recipe["model"], Walrus)
-    check_keys(path, "training", recipe["training"], train, TRAINING, OURS)
+    check_training(path, "training", recipe["training"], TRAINING)
     for name, source in recipe["data"].items():
         check_keys(path, f"data.{name}", source, simulate, {"cost", "files"}, {"device", "progress"})
         if (seed := source.get("seed", 0)) >= HELD_OUT:

@@ -16,8 +16,7 @@ from pathlib import Path
 from aion.masking import BudgetMasking
 from aion.observations import near_miss
 from aion.sky import Sky
-from aion.training import train
-from aion.training.toml import check_keys, check_sections, read_toml
+from aion.training.toml import check_keys, check_sections, check_training, read_toml
 from aion.transformer import Transformer
 
 SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "short", "sky"}
@@ -25,7 +24,6 @@ SECTIONS |= {"tokenizers", "training", "transformer"}
 TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
 FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
 TRAINING = {"batch", "kept"}  # beside the arguments of `train`
-OURS = {"module", "data", "seed", "checkpoint", "identity", "log", "progress"}  # of those what no recipe gives
 DATA = {"columns", "dataset", "on_error", "options", "path", "split"}
 
 
@@ -48,7 +46,7 @@ def load(path: Path | str) -> dict:
         msg = f"{path}: [short] wants tokens that are kept: say kept in [training.transformer]"
         raise ValueError(msg)
     for part, settings in recipe["training"].items():
-        check_keys(path, f"training.{part}", settings, train, TRAINING, OURS)
+        check_training(path, f"training.{part}", settings, TRAINING)
     if ("sky" in recipe) == ("data" in recipe):
         msg = f"{path}: wanted one of [sky] and [data], given {'both' if 'sky' in recipe else 'neither'}"
         raise ValueError(msg)
@@ -79,7 +77,7 @@ def load_tokenizer(path: Path | str) -> dict:
             or both of a modality and a reader.
     """
     recipe = _read(path, TOKENIZER_SECTIONS, {"data", "fit", "sky"})
-    check_keys(path, "training", recipe["training"], train, TRAINING - {"kept"}, OURS)
+    check_training(path, "training", recipe["training"], TRAINING - {"kept"})
     if "data" in recipe:
         _check_data(path, recipe["data"])
     for name, source in recipe["sources"].items():

@@ -1,6 +1,6 @@
 """The files of recipes: TOML, of sections that are known by name."""
 
-__all__ = ["check_keys", "check_sections", "read_toml"]
+__all__ = ["check_keys", "check_sections", "check_training", "read_toml"]
 
 import inspect
 
@@ -8,6 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from aion.observations import near_miss
+from aion.training.loop import train
+
+# Arguments of `train` that no recipe gives.
+OURS = {"module", "data", "seed", "checkpoint", "identity", "log", "progress"}
 
 
 def read_toml(path: Path | str) -> dict:
@@ -71,3 +75,12 @@ def check_keys(
     if unknown := sorted(set(given) - known):
         msg = f"{path}: [{section}] knows no {unknown[0]!r}; {near_miss(unknown[0], known)}"
         raise ValueError(msg)
+
+
+def check_training(path: Path | str, section: str, given: Mapping, more: Collection[str]) -> None:
+    """Refuses settings of a training that are neither `more` nor arguments of `aion.training.train`; see `check_keys`.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    check_keys(path, section, given, train, more, OURS)
