@@ -68,14 +68,7 @@ def simulate(names: tuple[str, ...], first: int, count: int, **options) -> tuple
     """Returns complete observations and labels of simulated objects that every one of the modalities can see."""
     sky, index = Sky(modalities=names, complete=True, **options), torch.arange(first, first + count)
     parts = [sky.observe(part) for part in index.split(BATCH)]
-    return {name: joined([part[name] for part in parts]) for name in names}, sky.labels(index)
-
-
-def joined(parts: list[Observation]) -> Observation:
-    """Joins batches of one modality."""
-    own = vars(parts[0])
-    tensors = {k: torch.cat([getattr(part, k) for part in parts]) for k, v in own.items() if torch.is_tensor(v)}
-    return type(parts[0])(**(own | tensors))
+    return {name: type(parts[0][name]).stack([part[name] for part in parts]) for name in names}, sky.labels(index)
 
 
 def redshifts(model: AION, count: int) -> dict[str, dict]:
