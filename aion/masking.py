@@ -70,7 +70,7 @@ class BudgetMasking:
     def __call__(self, sequence: TokenSequence, generator: torch.Generator) -> tuple[TokenSequence, TokenSequence]:
         """Draws the visible tokens and the targets of every object.
 
-        Every object keeps at least one visible token; one that has a single token in all has no target.
+        Every object keeps at least one visible token and, unless it has a single one in all, one to ask for.
 
         Arguments:
             sequence: the tokens of a batch of objects.
@@ -78,11 +78,11 @@ class BudgetMasking:
         """
         draw = _Draw(sequence, self.modalities, generator)
         budget = int(draw.uniform(()) * (self.high - self.low + 1)) + self.low
-        visible = self._visible(draw, budget)
+        visible = self._visible(draw, (draw.valid.sum(1, keepdim=True) - 1).clamp(1, budget))
         target = self._target(draw, visible)
         return sequence.select(visible), sequence.select(target)
 
-    def _visible(self, draw: "_Draw", budget: int) -> Tensor:
+    def _visible(self, draw: "_Draw", budget: Tensor) -> Tensor:
         hidden = draw.uniform((draw.batch, self.modalities)) < self.hide.to(draw.device)
         offered = draw.keep(draw.valid, hidden)
         part = torch.ones(draw.batch, 1, dtype=torch.bool, device=draw.device)
@@ -92,7 +92,7 @@ class BudgetMasking:
             offered = draw.keep(offered, draw.scarce(self.modalities) & sets.any(0) & part)
         first = draw.modality_among(offered)
         inside = offered & (draw.modality == first)
-        most = inside.sum(1, keepdim=True).clamp(max=budget)
+        most = inside.sum(1, keepdim=True).minimum(budget)
         count = torch.where(part, (draw.uniform((draw.batch, 1)) * most).floor() + 1, most)
         shown = draw.first(inside, count)
         return shown | draw.first(offered & ~inside, (budget - shown.sum(1, keepdim=True)).clamp(min=0))

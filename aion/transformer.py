@@ -234,7 +234,7 @@ class Transformer(nn.Module):
             if len(ids)
         }
         if not terms:
-            msg = "loss: no target in the whole batch: every object has a single token, or the budget shows all"
+            msg = "loss: no target in the whole batch: wanted objects of two tokens or more, one of them not shown"
             raise ValueError(msg)
         weights = [self.weights.get(name, 1.0) for name in terms]
         loss = sum(weight * term for weight, term in zip(weights, terms.values(), strict=True)) / sum(weights)
