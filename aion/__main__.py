@@ -1,7 +1,7 @@
 """The `aion` command: a parser over the verbs of `aion.commands`.
 
-Results go to standard output; progress bars and errors go to standard error, the bars on a terminal only. A refused
-input is one line `aion: error: ...` and exit status 2.
+Results go to standard output; progress bars, warnings and errors go to standard error, the bars on a terminal only. A
+refused input is one line `aion: error: ...` and exit status 2.
 """
 
 __all__ = ["main"]
@@ -9,6 +9,7 @@ __all__ = ["main"]
 import argparse
 import os
 import sys
+import warnings
 
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ VERBS = (benchmark, demo, embed, explore, forecast, info, physics, search, sky, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status: 0, 2 for refused input, 3 if rows failed, 130 if interrupted."""
     arguments = _parser().parse_args(argv)
+    shown = warnings.formatwarning
+    warnings.formatwarning = _warning
     try:
         status = arguments.run(arguments) or 0
         sys.stdout.flush()
@@ -33,12 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FloatingPointError, ModuleNotFoundError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"aion: error: {_whose()}{_explain(error)}", file=sys.stderr, flush=True)
         return 2
+    finally:
+        warnings.formatwarning = shown
     return status
 
 
 def _whose() -> str:
     """Names the rank that speaks, of several that train together."""
     return f"rank {os.environ.get('RANK', 0)}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+
+
+def _warning(message: object, *_: object, **__: object) -> str:
+    """Writes a warning without the line of the source that gave it."""
+    return f"aion: warning: {_whose()}{message}\n"
 
 
 def _explain(error: Exception) -> str:

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -414,6 +415,13 @@ def test_an_interruption_is_no_traceback(aion, monkeypatch):
 
     monkeypatch.setattr(demo, "run", interrupt)
     assert aion("demo") == (130, "", "aion: interrupted\n")
+
+
+def test_a_warning_is_one_line(aion, monkeypatch):
+    before = warnings.formatwarning
+    monkeypatch.setattr(demo, "run", lambda *_, **__: print(warnings.formatwarning("the sky", UserWarning, "x.py", 3)))
+    assert aion("demo") == (0, "aion: warning: the sky\n\n", "")
+    assert warnings.formatwarning is before
 
 
 def test_errors_of_the_system_name_the_file(aion, monkeypatch):
