@@ -53,6 +53,8 @@ def test_a_recipe_like_another_says_what_is_different(write):
     data = load(write('like = "whole.toml"\n' + DATA))
     assert "sky" not in data
     assert data["data"]["path"] == "shards"
+    with pytest.raises(ValueError, match="given neither"):
+        load(write('like = "whole.toml"\nsky = false'))
 
 
 def test_recipes_like_each_other_are_refused(write):

@@ -2,7 +2,7 @@
 
 A recipe may say `like = "other.toml"`, a recipe in the same folder whose settings it takes over: what both have is
 taken from the one that is read, down to the settings of a section; a tokenizer or the training of a part is taken
-whole.
+whole. `section = false` takes a section of the other away.
 """
 
 __all__ = ["digest", "is_family", "load", "load_family", "load_tokenizer"]
@@ -144,4 +144,4 @@ def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict:
         merged[key] = {**merged[key], **value} if both else value
     if "data" in own and "sky" not in own:  # data of one's own instead of a sky
         merged.pop("sky", None)
-    return merged
+    return {key: value for key, value in merged.items() if value is not False}
