@@ -53,8 +53,8 @@ class LogisticProbe(Probe):
         X, y = self._pair(X, y)
         center = X.mean(0)
         # Along the principal axes, each scaled by its curvature, features of any size are alike; none is in excess.
-        _, s, axes = torch.linalg.svd(X - center, full_matrices=False)
-        basis = axes.T / (float(self.C) * s.square() / 4 + 1).sqrt()
+        axes, square = _axes(X - center)
+        basis = axes / (float(self.C) * square / 4 + 1).sqrt()
         weight, bias = self._descend((X - center) @ basis, y, basis)
         weight = weight @ basis.T
         self.coef_, self.intercept_ = weight.numpy(), (bias - weight @ center).numpy()
@@ -119,6 +119,19 @@ class LogisticProbe(Probe):
             ValueError: if nothing was fitted (scikit-learn's `NotFittedError`), or for another width or NaN.
         """
         return self._named(torch.as_tensor(self.predict_proba(X)).argmax(1), X)
+
+
+def _axes(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns orthonormal axes `(D, R)` close to the principal ones, and the square of the size of X along each.
+
+    A fifth of the time of a singular value decomposition; axes along which there is next to nothing need only be normal.
+    """
+    if len(X) >= X.shape[1]:
+        square, axes = torch.linalg.eigh(X.T @ X)
+        return axes, square.clamp(min=0)
+    square, rows = torch.linalg.eigh(X @ X.T)
+    square, rows = square.flip(0).clamp(min=0), rows.flip(1)
+    return torch.linalg.qr(X.T @ rows)[0], square
 
 
 def _probability(logits: Tensor) -> Tensor:
