@@ -86,7 +86,7 @@ class Frozen:
         Images have from 80 to 800 tokens: in the order that they come most of what is computed would be padding.
         """
         sequence = _joined([self.model.tokenize(batch) for batch in _batches(observations)])
-        rows, longest, found = _alike(sequence.valid.sum(1).tolist()), sequence.ids.shape[1], []
+        rows, longest, found = _by_length(sequence.valid.sum(1).tolist()), sequence.ids.shape[1], []
         for part in rows:
             own = sequence[part.to(sequence.ids.device)]
             made = read(own.select(own.valid), part)
@@ -149,7 +149,7 @@ def _padded(values: Tensor, length: int) -> Tensor:
     return torch.cat([values, values.new_zeros(len(values), length - values.shape[1], *values.shape[2:])], dim=1)
 
 
-def _alike(lengths: Sequence[int]) -> list[Tensor]:
+def _by_length(lengths: Sequence[int]) -> list[Tensor]:
     """Parts objects by their numbers of tokens, fewest first: in batches of at most 32 and 4096 tokens, or of one."""
     batches: list[list[int]] = [[]]
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
