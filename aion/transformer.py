@@ -172,13 +172,17 @@ class Transformer(nn.Module):
         if layer not in {"context", "encoder"}:
             msg = f"encode: layer must be 'context' or 'encoder', given {layer!r}"
             raise ValueError(msg)
-        place = self._place(sequence)
+        place = self.place(sequence)
         x = self.embed_ids(sequence) + place
         mask, turned = _key_mask(sequence.valid), self._angles(sequence)
         for block in self.encoder:
             x = block(x, mask, turned)
         x = self.encoder_norm(x)
-        return x if layer == "encoder" else self.decoder_proj_context(x) + place
+        return x if layer == "encoder" else self.context(x, place)
+
+    def context(self, encoded: Tensor, place: Tensor) -> Tensor:
+        """Returns what the decoder attends to, of the normalised output of the encoder and the places of its tokens."""
+        return self.decoder_proj_context(encoded) + place
 
     def decode(
         self, context: Tensor, visible: TokenSequence, query: TokenSequence, uniform: bool | None = None
@@ -189,7 +193,7 @@ class Transformer(nn.Module):
         queries alone. `uniform` overrides that of the transformer.
         """
         uniform = self.uniform if uniform is None else uniform
-        x = self.mask_token + self._place(query, self.query_modality_embedding)
+        x = self.mask_token + self.place(query, self.query_modality_embedding)
         # A padding query sees padding only (as if that were a modality), so that no row of the softmax is empty.
         mask = query.valid[:, None, :, None] == query.valid[:, None, None, :]
         if not (self.mixed or uniform):
@@ -274,7 +278,8 @@ class Transformer(nn.Module):
     def _angles(self, sequence: TokenSequence) -> Tensor | None:
         return angles(sequence.position, self.pairs) if self.pairs else None
 
-    def _place(self, sequence: TokenSequence, modality_embedding: nn.Embedding | None = None) -> Tensor:
+    def place(self, sequence: TokenSequence, modality_embedding: nn.Embedding | None = None) -> Tensor:
+        """Returns what tells tokens apart by place and modality, `(B, N, D)`; queries may have their own embedding."""
         position = sine_cosine(sequence.position, self.dim)
         for name in self.lists:
             chosen = sequence.modality == self.vocabulary.index(name)

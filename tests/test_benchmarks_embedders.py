@@ -56,10 +56,12 @@ def test_readouts_have_a_place_for_each_part_and_do_not_depend_on_batch_mates(mo
     both = {"legacysurvey_image": Image(flux, ivar, BANDS), "z": Scalar(torch.tensor([0.1, torch.nan, 0.7]))}
     found = Frozen(model, "tiny", attentive=True).readouts([], both)
     assert {name: value.shape for name, value in found.items()} == {
+        "vectors": (3, 16),
         "mean": (3, 16),
         "parts": (3, 2 * 33),
         "tokens": (3, 17, 16),
     }
+    np.testing.assert_allclose(found["vectors"], model.embed(both).numpy(), atol=1e-5)
     image, z = np.split(found["parts"], 2, axis=1)
     assert image[:, 0].tolist() == [1, 1, 0]
     assert z[:, 0].tolist() == [1, 0, 1]

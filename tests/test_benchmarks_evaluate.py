@@ -110,7 +110,7 @@ def test_the_same_twice_and_embeddings_come_from_the_cache(tmp_path, model):
     assert scores(first) == scores(evaluate(TASK, Frozen(model, "tiny"), tmp_path / "b", tmp_path))
     assert set(first["controls"]) == {"shuffled labels", "random weights", "masks only"}
     (tmp_path / "a" / TASK.name / "tiny.json").unlink()
-    frozen.embed = None  # must not be needed
+    frozen.readouts = None  # must not be needed
     assert evaluate(TASK, frozen, tmp_path / "a", tmp_path, controls=False)["scores"] == first["scores"]
 
 

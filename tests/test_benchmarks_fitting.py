@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from aion.benchmarks.fitting import ALPHAS, linear, neighbours, taken
-from aion.benchmarks.protocol import pooled, readouts
+from aion.benchmarks.protocol import pooled, probed, readouts
 
 RNG = np.random.default_rng(0)
 COUNT = 200
@@ -56,7 +56,7 @@ def test_tokens_are_pooled_by_attention_where_the_mean_drowns_them():
     tokens[:, 1:, 1] = 3 * RNG.standard_normal((COUNT, 8))
     tokens[::2, 8] = 0  # padding
     embedder = type("E", (), {"embed": lambda self, ids, observations: tokens})()
-    found = readouts(embedder, [], {})
+    found = probed(readouts(embedder, [], {}))
     assert {name: value.ndim for name, value in found.items()} == {"mean": 2, "tokens": 3}
     np.testing.assert_allclose(found["mean"][0], tokens[0, :8].mean(0))
     train, test = np.arange(160), np.arange(160, COUNT)

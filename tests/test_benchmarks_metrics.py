@@ -42,14 +42,6 @@ def test_redshift_residuals_in_closed_form():
     assert metrics.outliers(z, guess) == pytest.approx(0.5, abs=0.01)
 
 
-def test_recall_counts_partners():
-    assert metrics.recall(np.eye(5), 1) == 1
-    assert metrics.recall(-np.eye(5), 4) == 0
-    assert metrics.recall(-np.eye(5), 5) == 1
-    assert metrics.recall(np.zeros((5, 5)), 4) == 0  # nothing told apart is no success
-    assert metrics.recall(RNG.normal(size=(400, 400)), 40) == pytest.approx(0.1, abs=0.05)
-
-
 def test_crps_agrees_with_scoringrules_and_the_ensemble():
     edges = np.array([0.0, 0.1, 0.3, 0.35, 1.0])
     probability = RNG.dirichlet(np.ones(4), 30)
@@ -85,5 +77,3 @@ def test_bad_input():
         metrics.accuracy([1, 2], [1])
     with pytest.raises(ValueError, match="both classes"):
         metrics.auc([1, 1], [0.5, 0.2])
-    with pytest.raises(ValueError, match=r"\(N, N\)"):
-        metrics.recall(np.ones((2, 3)))

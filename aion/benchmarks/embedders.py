@@ -5,7 +5,8 @@ __all__ = ["Brought", "Frozen", "embedder", "trained_on"]
 import copy
 import hashlib
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from aion.io import read_embeddings
 from aion.model import AION
 from aion.observations import Image, Observation, Scalar
 from aion.posterior import Posterior
+from aion.tokens import TokenSequence
 
 BATCH = 32
+TOKENS = 4096  # of a batch: what is computed stays in the caches of a CPU
 
 
 class Frozen:
@@ -48,37 +51,48 @@ class Frozen:
 
     def embed(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> np.ndarray:
         """Returns mean embeddings `(B, D)`."""
-        return self.model.embed(observations, batch_size=BATCH).cpu().numpy()
+        return self.readouts(ids, observations)["vectors"]
 
     def readouts(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
-        """Returns what probes are fitted to: `mean` `(B, D)`, `parts` `(B, W)` and, if asked for, `tokens` `(B, N, D)`.
+        """Returns `vectors` and `mean` `(B, D)`, `parts` `(B, W)` and, if asked for, `tokens` `(B, N, D)`.
 
-        In `parts` a spectrum or an image has one place, each number one of its own: a flag, zeros where it is missing,
-        and the vectors of its tokens before and behind the encoder.
+        `vectors` are what `aion embed` writes, to be compared; probes are fitted to the others. In `parts` a spectrum
+        or an image has one place, each number one of its own: a flag, zeros where it is missing, and the vectors of its
+        tokens before and behind the encoder.
         """
-        found = [self._read(batch) for batch in _batches(observations)]
-        if self.attentive:
-            longest = max(part["tokens"].shape[1] for part in found)
-            for part in found:
-                part["tokens"] = np.pad(part["tokens"], ((0, 0), (0, longest - part["tokens"].shape[1]), (0, 0)))
-        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        return self._each(observations, lambda sequence, rows: self._read(sequence, list(observations)))
 
     @torch.no_grad()
-    def _read(self, observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
-        sequence, encoder = self.model.tokenize(observations), self.model.transformer
-        valid = sequence.valid[..., None].float()
-        left = encoder.encode(sequence, "encoder").float() * valid
+    def _read(self, sequence: TokenSequence, names: Sequence[str]) -> dict[str, Tensor]:
+        valid, encoder = sequence.valid[..., None].float(), self.model.transformer
+        left = encoder.encode(sequence, "encoder").float()
+        context = encoder.context(left, encoder.place(sequence)).float() * valid
+        left *= valid
         both = torch.cat([valid, encoder.embed_ids(sequence).float() * valid, left], dim=2)
         parts = []
-        for name in observations:
+        for name in names:
             own = sequence.valid & (sequence.modality == self.model.vocabulary.index(name))
             single = self.model.tokenizer(name).observation is Scalar
             place = sequence.position[..., 1].long() if single else torch.zeros_like(sequence.ids)
             count = getattr(self.model.tokenizer(name), "components", 1) if single else 1
             parts.append(_means(both, place.clamp(0, count - 1), own, count).flatten(1))
-        found = {"mean": left.sum(1) / valid.sum(1), "parts": torch.cat(parts, dim=1)}
-        found |= {"tokens": left} if self.attentive else {}
-        return {name: value.cpu().numpy() for name, value in found.items()}
+        count = valid.sum(1)
+        found = {"vectors": context.sum(1) / count, "mean": left.sum(1) / count, "parts": torch.cat(parts, dim=1)}
+        return found | ({"tokens": left} if self.attentive else {})
+
+    def _each(self, observations: Mapping[str, Observation], read: Callable) -> dict[str, np.ndarray]:
+        """Reads tokens of few objects at a time, those with about as many together, and returns what is read in order.
+
+        Images have from 80 to 800 tokens: in the order that they come most of what is computed would be padding.
+        """
+        sequence = _joined([self.model.tokenize(batch) for batch in _batches(observations)])
+        rows, longest, found = _by_length(sequence.valid.sum(1).tolist()), sequence.ids.shape[1], []
+        for part in rows:
+            own = sequence[part.to(sequence.ids.device)]
+            made = read(own.select(own.valid), part)
+            found.append({name: (_padded(v, longest) if v.ndim == 3 else v).cpu() for name, v in made.items()})
+        back = torch.cat(rows).argsort()
+        return {name: torch.cat([part[name] for part in found])[back].numpy() for name in found[0]}
 
     def predict(self, observations: Mapping[str, Observation], name: str) -> Posterior:
         """Predicts the distribution of a scalar."""
@@ -90,12 +104,11 @@ class Frozen:
 
     def grids(self, observations: Mapping[str, Observation], side: int) -> np.ndarray:
         """Returns the mean vectors of the tokens in each cell of a grid over the image, `(B, D, side, side)`."""
-        (name,) = observations
-        return np.concatenate([self._grid(name, part[name], side) for part in _batches(observations)])
+        ((name, image),) = observations.items()
+        return self._each(observations, lambda own, rows: {"grids": self._grid(own, name, image[rows], side)})["grids"]
 
     @torch.no_grad()
-    def _grid(self, name: str, image: Image, side: int) -> np.ndarray:
-        sequence = self.model.tokenize({name: image})
+    def _grid(self, sequence: TokenSequence, name: str, image: Image, side: int) -> Tensor:
         vectors, valid = self.model.embed_tokens(sequence, "none")
         cells = torch.tensor(getattr(self.model.tokenizer(name), "grid", (side, side))) / side
         place = sequence.position / cells.to(sequence.position)
@@ -104,7 +117,7 @@ class Frozen:
             place = sequence.position / extent[:, None].to(sequence.position) * side + side / 2
         row, column = place.floor().clamp(0, side - 1).long().unbind(-1)
         means = _means(vectors, row * side + column, valid, side * side)
-        return means.mT.unflatten(2, (side, side)).cpu().numpy()
+        return means.mT.unflatten(2, (side, side))
 
     def controls(self, seed: int) -> dict[str, Embedder]:
         """Returns the model with all weights shuffled, each tensor in itself, and the model shown masks alone."""
@@ -122,6 +135,28 @@ def _batches(observations: Mapping[str, Observation]) -> Iterator[dict[str, Obse
     count = len(next(iter(observations.values())))
     for start in range(0, count, BATCH):
         yield {name: value[start : start + BATCH] for name, value in observations.items()}
+
+
+def _joined(sequences: Sequence[TokenSequence]) -> TokenSequence:
+    """Joins batches of objects, all padded to the longest."""
+    longest = max(part.ids.shape[1] for part in sequences)
+    names = [field.name for field in fields(TokenSequence)]
+    return TokenSequence(**{n: torch.cat([_padded(getattr(s, n), longest) for s in sequences]) for n in names})
+
+
+def _padded(values: Tensor, length: int) -> Tensor:
+    """Adds zeros along the second axis."""
+    return torch.cat([values, values.new_zeros(len(values), length - values.shape[1], *values.shape[2:])], dim=1)
+
+
+def _by_length(lengths: Sequence[int]) -> list[Tensor]:
+    """Parts objects by their numbers of tokens, fewest first: in batches of at most 32 and 4096 tokens, or of one."""
+    batches: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if len(batches[-1]) == BATCH or (batches[-1] and (len(batches[-1]) + 1) * lengths[row] > TOKENS):
+            batches.append([])
+        batches[-1].append(row)
+    return [torch.tensor(rows) for rows in batches]
 
 
 def _means(vectors: Tensor, place: Tensor, valid: Tensor, count: int) -> Tensor:

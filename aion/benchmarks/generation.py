@@ -44,7 +44,7 @@ def generation(task: Task, seen: Seen, seed: int, shuffled: bool = False) -> Sco
     train = np.flatnonzero(~np.isin(seen.data.folds, task.tests))
     tested, own = truth[torch.from_numpy(rows)], {}
     if hasattr(seen.embedder, "generate"):
-        own["generated"] = seen.generated(name, order).flux[torch.from_numpy(rows)].cpu().double().numpy()
+        own["generated"] = seen.generated(order[rows], name, tested).flux.cpu().double().numpy()
     X = taken(seen.readouts(), order)
     predict = linear(taken(X, train), _shapes(truth[torch.from_numpy(train)]), seed, shared=True)
     own["probe"] = _on_grid(predict(taken(X, rows)), tested)

@@ -15,7 +15,6 @@ __all__ = [
     "pit",
     "pit_deviation",
     "r2",
-    "recall",
 ]
 
 import numpy as np
@@ -80,21 +79,6 @@ def ndcg(relevance: np.ndarray, score: np.ndarray, k: int = 10) -> float:
     found = np.take_along_axis(relevance, np.argsort(-score, axis=1, kind="stable")[:, :k], axis=1) @ discount
     best = -np.sort(-relevance, axis=1)[:, :k] @ discount
     return float(np.where(best > 0, found / np.where(best > 0, best, 1), 0).mean())
-
-
-def recall(score: np.ndarray, k: int = 10) -> float:
-    """Computes how often the true partner, candidate i of query i, is among the first `k`; of equal scores the last.
-
-    Arguments:
-        score: similarity of queries and candidates, `(N, N)`, finite.
-        k: how many are looked at.
-    """
-    score = np.asarray(score, dtype=np.float64)
-    if score.ndim != 2 or score.shape[0] != score.shape[1] or not np.isfinite(score).all():
-        msg = f"recall: wanted finite similarities (N, N), given shape {score.shape}"
-        raise ValueError(msg)
-    before = (score >= np.diag(score)[:, None]).sum(1) - 1
-    return float((before < k).mean())
 
 
 def iou(truth: np.ndarray, prediction: np.ndarray, threshold: float = 0.5) -> float:

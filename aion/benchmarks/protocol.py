@@ -1,6 +1,6 @@
 """What can be scored, and the control that each has: itself, shown which values were measured but none of them."""
 
-__all__ = ["Embedder", "Masked", "named", "pooled", "readouts"]
+__all__ = ["Embedder", "Masked", "pooled", "probed", "readouts"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,10 +19,10 @@ class Embedder(Protocol):
     Vectors of tokens are pooled by their mean where objects are compared; probes are fitted to that mean or pool them
     by attention, whichever does better on a part of the training objects.
 
-    It may have more: `readouts` (what probes are fitted to in place of those vectors: several, by name, of which they
-    choose in the same way), `embed_both` (vectors of two surveys, if those of `embed` are not in one space), `grids`,
-    `predict` and `generate`, as `Frozen` has. Tasks that need what it has not are not applicable, nor are those
-    of two surveys if its `sees` is False: it has one vector of an object, whatever is shown.
+    It may have more: `readouts` (those vectors as `vectors`, and beside them what probes are fitted to in their place:
+    several, by name, of which they choose in the same way), `embed_both` (vectors of two surveys, if those of `embed`
+    are not in one space), `grids`, `predict` and `generate`, as `Frozen` has. Tasks that need what it has not are not
+    applicable, nor are those of two surveys if its `sees` is False: it has one vector of an object, whatever is shown.
 
     Attributes:
         name: in tables and file names.
@@ -64,7 +64,7 @@ class Masked:
         return self.other.embed(ids, _emptied(observations))
 
     def readouts(self, ids: Sequence[str], observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
-        """Returns what probes are fitted to, of observations without values."""
+        """Returns all that is read off, of observations without values."""
         return readouts(self.other, ids, _emptied(observations))
 
     def _embed_both(self, own: Mapping[str, Observation], other: Mapping[str, Observation]) -> tuple:
@@ -96,15 +96,17 @@ def pooled(X: np.ndarray) -> np.ndarray:
 
 
 def readouts(embedder: Embedder, ids: Sequence[str], observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
-    """Returns what probes are fitted to, by name: vectors `(B, D)` or tokens `(B, N, D)`."""
+    """Returns all that is read off objects, by name: `vectors`, and what else an embedder has."""
     if hasattr(embedder, "readouts"):
         return embedder.readouts(ids, observations)
-    return named(np.asarray(embedder.embed(ids, observations)))
+    return {"vectors": np.asarray(embedder.embed(ids, observations))}
 
 
-def named(vectors: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what probes are fitted to of vectors `(B, D)`, or of tokens `(B, N, D)`, by name."""
-    return {"mean": pooled(vectors), "tokens": vectors} if vectors.ndim == 3 else {"vectors": vectors}
+def probed(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what probes are fitted to of what was read off: what is there beside `vectors`, else these."""
+    vectors = found["vectors"]
+    rest = {name: values for name, values in found.items() if name != "vectors"}
+    return rest or ({"mean": pooled(vectors), "tokens": vectors} if vectors.ndim == 3 else {"vectors": vectors})
 
 
 def _emptied(observations: Mapping[str, Observation]) -> dict[str, Observation]:

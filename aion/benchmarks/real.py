@@ -107,16 +107,9 @@ def galaxies(root: Path) -> Data:
 
 
 def _stacked(spectra: list[Spectrum | None]) -> Spectrum:
-    """Stacks spectra of one object each, padded at the end to the longest; an object that has none is not measured."""
-    length = max(s.flux.shape[1] for s in spectra if s is not None)
-    flux, ivar = torch.zeros(len(spectra), length), torch.zeros(len(spectra), length)
-    wavelength = torch.full((len(spectra), length), 5000.0)
-    for row, s in enumerate(spectra):
-        if s is not None:
-            count = s.flux.shape[1]
-            flux[row, :count], ivar[row, :count], wavelength[row, :count] = s.flux[0], s.ivar[0], s.wavelength[0]
-            wavelength[row, count:] = s.wavelength[0, -1]
-    return Spectrum(flux, ivar, wavelength)
+    """Stacks spectra of one object each; an object that has none is not measured."""
+    none = Spectrum(torch.zeros(1, 1), torch.zeros(1, 1), torch.full((1, 1), 5000.0))
+    return Spectrum.stack([none if spectrum is None else spectrum for spectrum in spectra])
 
 
 _MILES = {

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from aion.benchmarks.fitting import Readouts
-from aion.benchmarks.protocol import Embedder, named, pooled
+from aion.benchmarks.protocol import Embedder, pooled, probed, readouts
 from aion.benchmarks.task import Data, Task, digest
 from aion.observations import Observation
 from aion.posterior import Posterior
@@ -35,14 +35,11 @@ class Seen:
 
     def vectors(self, names: Sequence[str] | None = None) -> np.ndarray:
         """Returns vectors `(B, D)` of the objects, to be compared, by the modalities named or all."""
-        return pooled(self._embedded(names))
+        return pooled(self._read(names)["vectors"])
 
     def readouts(self, names: Sequence[str] | None = None) -> Readouts:
         """Returns what probes are fitted to: vectors `(B, D)` or tokens `(B, N, D)`, by name."""
-        if not hasattr(self.embedder, "readouts"):
-            return named(self._embedded(names))
-        observations, ids = self._observations(self.names if names is None else names), self.data.ids.tolist()
-        return self._kept("readouts", observations, (2, 3), lambda: self.embedder.readouts(ids, observations))
+        return probed(self._read(names))
 
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns vectors `(B, D)` as the first survey sees the objects and as the other does, in one space."""
@@ -70,19 +67,17 @@ class Seen:
         """Predicts the distribution of a scalar."""
         return self.embedder.predict(self._observations(self.names), name)
 
-    def generated(self, name: str, order: np.ndarray) -> Observation:
-        """Predicts another modality, on the grid that it has, object i from what was seen of object `order[i]`."""
-        like = self.data.observations[name]
-        seen = {key: value[torch.from_numpy(order)] for key, value in self._observations(self.names).items()}
+    def generated(self, rows: np.ndarray, name: str, like: Observation) -> Observation:
+        """Predicts another modality from what was seen of some objects, on the grid of `like`, as many."""
+        seen = {key: value[torch.from_numpy(rows)] for key, value in self._observations(self.names).items()}
         return self.embedder.generate(seen, name, like)
 
     def _observations(self, names: Sequence[str]) -> dict[str, Observation]:
         return {name: self.data.observations[name] for name in names}
 
-    def _embedded(self, names: Sequence[str] | None) -> np.ndarray:
+    def _read(self, names: Sequence[str] | None) -> Readouts:
         observations, ids = self._observations(self.names if names is None else names), self.data.ids.tolist()
-        made = self._kept("vectors", observations, (2, 3), lambda: {"vectors": self.embedder.embed(ids, observations)})
-        return made["vectors"]
+        return self._kept("readouts", observations, (2, 3), lambda: readouts(self.embedder, ids, observations))
 
     def _kept(self, what: str, observations: dict, axes: tuple[int, ...], make: Callable[[], Readouts]) -> Readouts:
         """Embeds, or reads what was embedded before, under a hash of the observations and of what embeds them."""

@@ -13,7 +13,6 @@ import torch
 
 from aion import sky
 from aion.benchmarks.task import Data, Task
-from aion.observations import Observation
 from aion.sky import Sky
 
 PHOTOMETRY = tuple(f"legacysurvey_flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2"))
@@ -53,7 +52,7 @@ def objects(
     scene = Sky(seed=0, modalities=inputs, complete=True, **own)
     index = torch.arange(first, first + count)
     parts = [scene.observe(part) for part in index.split(BATCH)]
-    observations = {name: _joined([part[name] for part in parts]) for name in inputs}
+    observations = {name: type(parts[0][name]).stack([part[name] for part in parts]) for name in inputs}
     truth = {name: value.double().numpy() for name, value in scene.labels(index).items()}
     kinds = truth.pop("kind").astype(int)
     labels = truth | {"kind": np.array(["galaxy", "star", "quasar"])[kinds], "shape": _shape(truth)}
@@ -87,13 +86,6 @@ def _shape(truth: Mapping[str, np.ndarray]) -> np.ndarray:
         "bulge": truth["bulge"] > 0.5,
     }
     return np.select(list(rules.values()), list(rules), "disc")
-
-
-def _joined(parts: list[Observation]) -> Observation:
-    """Joins batches of one modality."""
-    names = [name for name in vars(parts[0]) if isinstance(getattr(parts[0], name), torch.Tensor)]
-    rest = {name: value for name, value in vars(parts[0]).items() if name not in names}
-    return type(parts[0])(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, **rest)
 
 
 @functools.cache

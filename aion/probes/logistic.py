@@ -6,6 +6,7 @@ The weights minimise :math:`C \sum_i -\log p(y_i | x_i) + |w|^2 / 2`, the interc
 
 __all__ = ["LogisticProbe"]
 
+import functools
 import math
 import numbers
 
@@ -53,8 +54,8 @@ class LogisticProbe(Probe):
         X, y = self._pair(X, y)
         center = X.mean(0)
         # Along the principal axes, each scaled by its curvature, features of any size are alike; none is in excess.
-        _, s, axes = torch.linalg.svd(X - center, full_matrices=False)
-        basis = axes.T / (float(self.C) * s.square() / 4 + 1).sqrt()
+        axes, square = _axes(X - center)
+        basis = axes / (float(self.C) * square / 4 + 1).sqrt()
         weight, bias = self._descend((X - center) @ basis, y, basis)
         weight = weight @ basis.T
         self.coef_, self.intercept_ = weight.numpy(), (bias - weight @ center).numpy()
@@ -67,6 +68,7 @@ class LogisticProbe(Probe):
         target = y[:, None].double() if count == 1 else torch.nn.functional.one_hot(y, count).double()
         penalty = torch.cat([basis.square().sum(0), basis.new_zeros(1)])
         weight = Z.new_zeros(count, Z.shape[1])
+        rough, bent = Z.float(), penalty.float()  # half as much to read; the gradient, which decides, is exact
         loss, first = self._loss(Z, target, penalty, weight), None
         for _ in range(self.max_iter):
             probability = _probability(Z @ weight.T)
@@ -74,13 +76,14 @@ class LogisticProbe(Probe):
             slope = float(gradient.norm())
             first = first or slope or 1.0
             # A step need be no better than where it starts from.
-            error = min(0.1, max(slope / first, 1e-6))
-            step = _solved(lambda v, p=probability: self._curved(Z, p, penalty, v), gradient, error)
+            error = min(0.1, max(slope / first, 1e-4))
+            multiply = functools.partial(self._curved, rough, probability.float(), bent)
+            step = _solved(multiply, gradient.float(), error).double()
             size = 1.0
             while (new := self._loss(Z, target, penalty, weight - size * step)) > loss and size > 1e-4:
                 size /= 2
             weight, loss = weight - size * step, new
-            if step.abs().max() <= 1e-9 * (1 + weight.abs().max()):
+            if step.abs().max() <= 1e-5 * (1 + weight.abs().max()):  # the next is far smaller
                 break
         bias = weight[:, -1]
         return weight[:, :-1], bias - (bias.mean() if count > 1 else 0)
@@ -119,6 +122,19 @@ class LogisticProbe(Probe):
             ValueError: if nothing was fitted (scikit-learn's `NotFittedError`), or for another width or NaN.
         """
         return self._named(torch.as_tensor(self.predict_proba(X)).argmax(1), X)
+
+
+def _axes(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns orthonormal axes `(D, R)` close to the principal ones, and the square of the size of X along each.
+
+    It takes a fifth of the time of a singular value decomposition; axes along which there is nothing need not be exact.
+    """
+    if len(X) >= X.shape[1]:
+        square, axes = torch.linalg.eigh(X.T @ X)
+        return axes, square.clamp(min=0)
+    square, rows = torch.linalg.eigh(X @ X.T)
+    square, rows = square.flip(0).clamp(min=0), rows.flip(1)
+    return torch.linalg.qr(X.T @ rows)[0], square
 
 
 def _probability(logits: Tensor) -> Tensor:
