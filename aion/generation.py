@@ -30,7 +30,7 @@ from torch import Tensor
 
 from aion.observations import Observation, near_miss
 from aion.tokenizers import Tokenizer
-from aion.tokens import Tokens, TokenSequence
+from aion.tokens import Tokens, TokenSequence, join
 from aion.transformer import Transformer
 
 SCHEMES = ("maskgit", "one-pass", "roar")
@@ -279,7 +279,7 @@ def _ask(
     length = max(int(left.sum(1).max()), 1)
     index = (~left).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
     asked = query.gather(index, left.gather(1, index))
-    given = _join(visible, TokenSequence(ids, query.modality, query.position, known))
+    given = join(visible, TokenSequence(ids, query.modality, query.position, known))
     if guidance == 1:
         sequence = given.select(given.valid)
     else:  # both in one batch: one run of the encoder
@@ -294,11 +294,6 @@ def _ask(
         conditional, unconditional = logits.chunk(2)
         logits = unconditional + guidance * (conditional - unconditional)
     return index, logits
-
-
-def _join(*parts: TokenSequence) -> TokenSequence:
-    """Joins the tokens of the same objects."""
-    return TokenSequence(**{key: torch.cat([getattr(part, key) for part in parts], dim=1) for key in vars(parts[0])})
 
 
 def _stack(*parts: TokenSequence) -> TokenSequence:

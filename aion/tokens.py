@@ -5,10 +5,11 @@ modalities before it **in alphabetical order**, so that neither the order in whi
 file that sorts its keys can change an id.
 """
 
-__all__ = ["TokenSequence", "Tokens", "Vocabulary"]
+__all__ = ["TokenSequence", "Tokens", "Vocabulary", "join"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 
@@ -95,6 +96,14 @@ class TokenSequence:
         length = max(int(keep.sum(1).max()), 1)
         index = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
         return self.gather(index, keep.gather(1, index))
+
+
+Batch = TypeVar("Batch", Tokens, TokenSequence)
+
+
+def join(*parts: Batch) -> Batch:
+    """Joins tokens of the same objects, one part after the other."""
+    return type(parts[0])(**{f.name: torch.cat([getattr(p, f.name) for p in parts], dim=1) for f in fields(parts[0])})
 
 
 class Vocabulary:
