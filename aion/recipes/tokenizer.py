@@ -14,8 +14,7 @@ from aion.recipes import part
 from aion.recipes.part import FIRST, FITTED
 from aion.recipes.reading import load_family, load_tokenizer
 from aion.sky import Sky
-from aion.sources import Mixture, SkySource, data_objects
-from aion.sources import Part as PartSource
+from aion.sources import Mixture, PartSource, SkySource, data_objects
 from aion.tokenizers import Tokenizer, build
 from aion.tokenizers.store import save
 from aion.training import ranks
