@@ -1,9 +1,9 @@
 """Sources: where batches to train on come from, as functions of their number.
 
 A source gives the same batch for the same number, so that number is all that a checkpoint must hold. `SkyObjects` and
-`data_objects` give whole objects, with all that was observed of them; `SkySource` and `PartSource` one modality of those
-that have it. `Mixture` takes several in turn: each number has a batch of one of them, as often as its weight says and as
-evenly spread as can be.
+`data_objects` give whole objects, with all that was observed of them; `SkySource` and `PartSource` one modality of
+those that have it. `Mixture` takes several in turn: each number has a batch of one of them, as often as its weight says
+and as evenly spread as can be.
 """
 
 __all__ = ["Mixture", "PartSource", "SkyObjects", "SkySource", "data_objects", "observed"]

@@ -193,6 +193,12 @@ def test_bad_recipes_are_refused_before_anything_is_made(recipe, tmp_path, monke
         train_recipe(recipe, tmp_path / "run", progress=False)
 
 
+def test_a_device_that_cannot_be_used_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="cannot compute on device 'gpu'"):
+        train_recipe(recipe, tmp_path / "run", device="gpu", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_recipe_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no recipe .*none\.toml"):
         load(tmp_path / "none.toml")

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from aion import keeping
+from aion.device import usable
 from aion.masking import BudgetMasking
 from aion.model import AION
 from aion.observations import Observation
@@ -31,18 +32,18 @@ def train_recipe(
     Arguments:
         path: the recipe.
         folder: receives `bundle/`, the logs `*.jsonl` and, while it runs, the checkpoints.
-        device: where to train; each rank its own.
+        device: where to train, each rank its own; `"auto"` takes CUDA if there is one, else the CPU.
         steps: overrides the steps of every part, for a trial run.
         progress: shows progress bars on a terminal.
 
     Raises:
         FileNotFoundError: if the recipe, its data or a tokenizer that it names are not there.
-        ValueError: for a recipe that is none, or that is not the same on every rank. What is wrong with any part is
-            said before the first is trained.
+        ValueError: for a recipe that is none, or that is not the same on every rank, or a device that cannot be used.
+            What is wrong with any part is said before the first is trained.
     """
     folder = Path(folder)
     with ranks.together():
-        recipe = load(path)
+        device, recipe = str(usable(device)), load(path)
         _rehearse(path, recipe)
         folder.mkdir(parents=True, exist_ok=True)
     ranks.agree("recipe", digest(recipe))
