@@ -90,13 +90,14 @@ class Stored(nn.Module):
 
         Raises:
             FileNotFoundError: if there is no such model, or a file of it is missing.
+            TypeError: for what is no name.
             ValueError: for a damaged or altered file, a bundle of another format, a published checkpoint whose tensors
                 do not fit its configuration, a device that cannot be used or a dtype that is no floating-point type.
         """
         device, dtype = usable(device), _floating(dtype)
         folder = bundle.locate(name, revision)
         if official.is_published(folder):
-            *parts, unused = official.load(folder, parity, padding, codecs, fetch=not Path(name).is_dir())
+            *parts, unused = official.load(folder, parity, padding, codecs, fetch=not Path(name).expanduser().is_dir())
             facts = {"name": Path(name).name, "made by": "the authors of AION-1", "parity": parity}
             model, known = cls(*parts, facts, unused), None
         elif parity or padding or codecs is not None:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -143,7 +144,7 @@ def train(
 def _check_whole(**given: object) -> None:
     for name, value in given.items():
         least = 0 if name in {"steps", "ahead"} else 1
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, Integral) or value < least:
             ranks.fail(ValueError(f"{name}: wanted a whole number of at least {least}, given {value!r}"))
     if given["accumulate"] % ranks.size():
         msg = f"accumulate: wanted a multiple of the number of ranks, {ranks.size()}, given {given['accumulate']}"
@@ -153,7 +154,7 @@ def _check_whole(**given: object) -> None:
 def _check_real(**given: object) -> None:
     for name, value in given.items():
         most = 1.0 if name == "warmup" else math.inf
-        if not isinstance(value, int | float) or not 0 <= value <= most or (name == "clip" and value == 0):
+        if not isinstance(value, Real) or not 0 <= value <= most or (name == "clip" and value == 0):
             wanted = "a number above 0" if name == "clip" else f"a number from 0 to {most:g}"
             ranks.fail(ValueError(f"{name}: wanted {wanted}, given {value!r}"))
 
