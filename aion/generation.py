@@ -17,7 +17,7 @@ References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
 """
 
-__all__ = ["SCHEMES", "Generation", "codes", "draw", "nothing", "places", "schedule"]
+__all__ = ["Generation", "SCHEMES", "codes", "draw", "nothing", "places", "schedule"]
 
 import math
 
