@@ -9,12 +9,13 @@ Letters of tensor shapes, the same in every docstring: B batch (objects), L pixe
 and columns of an image, N tokens, D features, V vocabulary, K classes, bins or components.
 
 Importing `aion` does nothing but define names: no environment variables, no logging, no downloads, and not even `torch`
-until the first name is used.
+until the first name is used. Its modules, such as `aion.io`, need no import of their own.
 """
 
 __all__ = ["AION", "Catalog", "Field", "Image", "Scalar", "Spectrum", "__version__"]
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ _ELSEWHERE = {"AION": "aion.model", "Catalog": "aion.catalog", "Field": "aion.fi
 
 
 def __getattr__(name: str) -> object:
-    """Loads a public name on its first use."""
-    if name not in __all__:
+    """Loads a public name or module on its first use."""
+    if name in __all__:
+        return getattr(import_module(_ELSEWHERE.get(name, "aion.observations")), name)
+    if name.startswith("_") or find_spec(f"{__name__}.{name}") is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(_ELSEWHERE.get(name, "aion.observations")), name)
+    return import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ __all__ = [
     "locate",
     "may_be_replaced",
     "read_config",
+    "save_tensors",
     "sha256",
     "upload",
     "whole",
@@ -66,12 +67,15 @@ def locate(name: Path | str, revision: str | None, files: Sequence[str] = FILES)
 
     Raises:
         FileNotFoundError: if it is nowhere, or has no such revision.
+        TypeError: for what is no name.
     """
+    if not isinstance(name, Path | str) or not str(name):
+        msg = f"wanted a name such as 'aion-nano', a folder, or a Hub id owner/name, given {name!r}"
+        raise TypeError(msg)
     bundled = {path.name for path in BUNDLED.iterdir() if path.is_dir()} if BUNDLED.is_dir() else set()
-    if str(name) in bundled:
-        return BUNDLED / str(name)
-    if Path(name).is_dir():
-        return _snapshot(Path(name), revision)
+    folder = BUNDLED / str(name) if str(name) in bundled else Path(name).expanduser()
+    if folder.is_dir():
+        return _snapshot(folder, revision)
     local = isinstance(name, Path) or Path(name).is_file() or str(name).startswith((".", "/", "~"))
     if local or str(name).count("/") != 1:
         msg = (
@@ -120,7 +124,8 @@ def read_config(folder: Path) -> dict:
         given = config.get("format") if isinstance(config, dict) else None
         msg = f"{path}: wanted a bundle of format {FORMAT}, given {given!r} (another version of aion wrote it?)"
         raise ValueError(msg)
-    if missing := {"modalities", "tokenizers", "transformer", "sha256", "model_sha256"} - set(config):
+    wanted = {**dict.fromkeys(("modalities", "tokenizers", "transformer", "sha256"), dict), "model_sha256": str}
+    if missing := [key for key, kind in wanted.items() if not isinstance(config.get(key), kind)]:
         msg = f"{path} lacks {', '.join(sorted(missing))}"
         raise ValueError(msg)
     for name in config["tokenizers"]:
@@ -154,6 +159,13 @@ def load_tensors(folder: Path, key: str, hashes: Mapping[str, str]) -> dict[str,
     except SafetensorError as error:
         msg = f"{path} is no safetensors file: {error}"
         raise ValueError(msg) from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Writes tensors to a new file that everyone may read and returns its SHA-256."""
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors lets the owner alone read
+    return sha256(path)
 
 
 def load_weights(module: nn.Module, folder: Path, key: str, hashes: Mapping[str, str]) -> None:
@@ -227,9 +239,7 @@ def write(
     hashes = {}
     for key, tensors in files.items():
         (folder / key).parent.mkdir(exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / key)
-        (folder / key).chmod(0o644)  # safetensors lets the owner alone read
-        hashes[key] = sha256(folder / key)
+        hashes[key] = save_tensors(folder / key, tensors)
     model_sha256 = digest(config, hashes)
     facts = {"sha256": hashes, "model_sha256": model_sha256, "aion_version": aion.__version__, "provenance": provenance}
     (folder / "config.json").write_text(json.dumps({**config, **facts}, indent=2, sort_keys=True) + "\n")

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 
 from torch import Tensor
 
-from aion.observations import Observation, Scalar, stackable
+from aion.observations import Observation, finite_or_nan, stackable
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Catalog(Observation):
     """Holds the ellipses seen around each target, in any order.
 
@@ -40,14 +40,11 @@ class Catalog(Observation):
     r: Tensor
 
     def __post_init__(self) -> None:
-        columns = {}
-        for field in fields(self):
-            columns[field.name] = Scalar(getattr(self, field.name)).value  # which checks and converts it
-        shapes = {tuple(value.shape) for value in columns.values()}
-        if len(shapes) > 1 or len(shape := shapes.pop()) != 2:
-            msg = (
-                f"Catalog: wanted five columns of one shape (B, K), given {[tuple(v.shape) for v in columns.values()]}"
-            )
+        columns = {f.name: finite_or_nan(f"Catalog.{f.name}", getattr(self, f.name)) for f in fields(self)}
+        shapes = [tuple(value.shape) for value in columns.values()]
+        shape = shapes[0]
+        if len(set(shapes)) > 1 or len(shape) != 2 or 0 in shape:
+            msg = f"Catalog: wanted five columns of one shape (B, K), not empty, given {shapes}"
             raise ValueError(msg)
         known = ~torch.isnan(torch.stack(list(columns.values())))
         if (bad := known.any(0) & ~known.all(0)).any():
@@ -60,6 +57,9 @@ class Catalog(Observation):
     def measured(self) -> Tensor:
         """Tells which ellipses there are, `(B, K)`."""
         return ~torch.isnan(self.x)
+
+    def _summary(self) -> str:
+        return f"at most {self.x.shape[1]} ellipses each"
 
     @classmethod
     def stack(cls, catalogs: Sequence["Catalog"]) -> "Catalog":

@@ -7,16 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from torch import Tensor
 
-from aion.observations import PIXEL_SCALES, Observation, Scalar, stackable
+from aion.observations import PIXEL_SCALES, Observation, finite_or_nan, pixel_scales, stackable
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Field(Observation):
     """Holds maps of one quantity.
 
@@ -33,23 +32,20 @@ class Field(Observation):
     pixel_scale: Tensor | float = PIXEL_SCALES["decam"]
 
     def __post_init__(self) -> None:
-        value = self.value if hasattr(self.value, "reshape") else np.asarray(self.value)
-        shape = tuple(value.shape)
-        if len(shape) != 3 or 0 in shape:
-            msg = f"Field: value must be (B, H, W), not empty, given shape {shape}; for one map use value[None]"
+        value = finite_or_nan("Field.value", self.value)
+        if value.ndim != 3 or 0 in value.shape:
+            given = f"given shape {tuple(value.shape)}; for one map use value[None]"
+            msg = f"Field: value must be (B, H, W), not empty, {given}"
             raise ValueError(msg)
-        value = Scalar(value.reshape(shape[0], -1)).value.reshape(shape)  # which checks and converts it
-        scale = torch.as_tensor(self.pixel_scale, dtype=torch.float32, device=value.device)
-        positive = bool(((scale > 0) & torch.isfinite(scale)).all())
-        if scale.ndim > 1 or (scale.ndim == 1 and len(scale) != shape[0]) or not positive:
-            msg = f"Field: pixel_scale must be positive, a number or ({shape[0]},), given {self.pixel_scale!r}"
-            raise ValueError(msg)
-        self._set(value=value, pixel_scale=scale.expand(shape[0]))
+        self._set(value=value, pixel_scale=pixel_scales("Field.pixel_scale", self.pixel_scale, value))
 
     @property
     def measured(self) -> Tensor:
         """Tells which pixels were measured, `(B, H, W)`."""
         return ~torch.isnan(self.value)
+
+    def _summary(self) -> str:
+        return f"{self.value.shape[1]} x {self.value.shape[2]} pixels"
 
     @classmethod
     def stack(cls, maps: Sequence["Field"]) -> "Field":

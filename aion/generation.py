@@ -17,7 +17,7 @@ References:
     | AION-1: Omnimodal Foundation Model for Astronomical Sciences (Parker et al., 2025), arXiv 2510.17960
 """
 
-__all__ = ["SCHEMES", "check", "codes", "draw", "ensemble", "generate", "nothing", "places", "schedule"]
+__all__ = ["Generation", "SCHEMES", "codes", "draw", "nothing", "places", "schedule"]
 
 import math
 
@@ -30,44 +30,181 @@ from torch import Tensor
 
 from aion.observations import Observation, near_miss
 from aion.tokenizers import Tokenizer
-from aion.tokens import Tokens, TokenSequence
+from aion.tokens import Tokens, TokenSequence, join
 from aion.transformer import Transformer
 
 SCHEMES = ("maskgit", "one-pass", "roar")
 
 
-def ensemble(
-    transformer: Transformer,
-    tokenizer: Tokenizer,
-    sequences: Iterable[TokenSequence],
-    query: TokenSequence,
-    like: Observation | None,
-    members: int = 1,
-    **options: object,
-) -> list[Observation]:
-    """Draws an observation of one modality for every object, several times.
+class Generation:
+    """Draws the tokens of one modality, a few at a time.
 
     Arguments:
-        transformer: in evaluation mode.
-        tokenizer: of the modality.
-        sequences: what was observed, the objects in batches.
-        query: where the tokens wanted are, of all objects.
-        like: the grid wanted, of all objects; None for the tokenizer's own.
-        members: length of the list returned; each member is an observation of all objects.
-        options: see `generate`.
+        members: number of draws E per object.
+        scheme: one of `SCHEMES`.
+        steps: most steps, at least 1; not looked at by `"one-pass"`. There are never more steps than tokens.
+        temperature: by which logits are divided, at least 0; 0 takes the most probable id.
+        top_k: draws from the `top_k` most probable ids only.
+        top_p: draws from the fewest ids only that together have at least this probability, in (0, 1].
+        guidance: s above.
+
+    Raises:
+        TypeError: for an option that should be a number and is none.
+        ValueError: for one that is out of range.
     """
-    drawn: list[list[Observation]] = [[] for _ in range(members)]
-    start = 0
-    for sequence in sequences:
-        rows = slice(start, start + len(sequence))
-        start, part = rows.stop, query[rows]
-        ids = generate(
-            transformer, sequence, part, codes(tokenizer), possible=tokenizer.possible, members=members, **options
-        )
-        for member, pieces in enumerate(drawn):
-            tokens = Tokens(ids[:, member], part.position, part.valid)
-            pieces.append(tokenizer.decode(tokens, None if like is None else like[rows]))
-    return [pieces[0] if len(pieces) == 1 else tokenizer.observation.stack(pieces) for pieces in drawn]
+
+    def __init__(
+        self,
+        members: int = 1,
+        scheme: str = "roar",
+        steps: int = 25,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+    ) -> None:
+        if scheme not in SCHEMES:
+            msg = f"generate: unknown scheme {scheme!r}; {near_miss(scheme, SCHEMES)}"
+            raise ValueError(msg)
+        for key, value in (("members", members), ("steps", steps), ("top_k", 1 if top_k is None else top_k)):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                msg = f"generate: {key} must be a whole number of at least 1, given {value!r}"
+                raise ValueError(msg)
+        _check_number("temperature", temperature, lambda value: 0 <= value < math.inf)
+        _check_number("top_p", 1.0 if top_p is None else top_p, lambda value: 0 < value <= 1)
+        _check_number("guidance", guidance, math.isfinite)
+        self.members, self.scheme, self.steps, self.guidance = members, scheme, steps, guidance
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+
+    def ensemble(
+        self,
+        transformer: Transformer,
+        tokenizer: Tokenizer,
+        sequences: Iterable[TokenSequence],
+        query: TokenSequence,
+        like: Observation | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Observation]:
+        """Draws observations of one modality: a list of members, each of all objects.
+
+        Arguments:
+            transformer: in evaluation mode.
+            tokenizer: of the modality.
+            sequences: what was observed, the objects in batches.
+            query: where the tokens wanted are, of all objects.
+            like: the grid wanted, of all objects; None for the tokenizer's own.
+            generator: source of the draws.
+        """
+        drawn: list[list[Observation]] = [[] for _ in range(self.members)]
+        start = 0
+        for sequence in sequences:
+            rows = slice(start, start + len(sequence))
+            start, part = rows.stop, query[rows]
+            ids = self(transformer, sequence, part, codes(tokenizer), tokenizer.possible, generator)
+            for member, pieces in enumerate(drawn):
+                tokens = Tokens(ids[:, member], part.position, part.valid)
+                pieces.append(tokenizer.decode(tokens, None if like is None else like[rows]))
+        return [pieces[0] if len(pieces) == 1 else tokenizer.observation.stack(pieces) for pieces in drawn]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        transformer: Transformer,
+        visible: TokenSequence,
+        query: TokenSequence,
+        size: int,
+        possible: Callable[[Tensor], Tensor | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draws the tokens that a query asks for.
+
+        The encoder runs once per step at most, and the first step once for all members. Draws are taken object by
+        object, so that with a generator on the CPU a batch cut in two gives what it would give whole.
+
+        Arguments:
+            transformer: in evaluation mode.
+            visible: what was observed of B objects; length 0, or an object without valid tokens, is "nothing".
+            query: one modality, the positions wanted `(B, M)`; its ids are not looked at.
+            size: number of ids that have a meaning, `[0, size)`; no others are drawn.
+            possible: tells which ids may stand at positions `(B, m, 2)`, `(B, m, size)`, or returns None if all may.
+            generator: source of the draws.
+
+        Returns:
+            Ids `(B, E, M)` in `[0, size)`; 0 where the query is not valid.
+
+        Raises:
+            TypeError: for a seed in place of a generator.
+            ValueError: for a query of several modalities.
+        """
+        name, noise = _asked_for(transformer, query), self._noise(query, generator)
+        counts = schedule(query.valid.sum(1), 1 if self.scheme == "one-pass" else self.steps, self.scheme == "maskgit")
+        everyone = torch.arange(len(query), device=noise.device).repeat_interleave(self.members)
+        ids, low = torch.zeros_like(query.ids[everyone]), transformer.vocabulary.ranges[name][0]
+        known = torch.zeros_like(ids, dtype=torch.bool)
+        for step, count in enumerate(counts[:, everyone]):
+            if not count.any():
+                continue
+            if len(query) < len(ids):  # nothing drawn yet: the same for all members
+                first = slice(None, None, self.members)
+                index, logits = self._ask(transformer, visible, query, known[first], ids[first], name)
+                index, logits = index[everyone], logits[everyone]
+                visible, query = visible[everyone], query[everyone]
+            else:
+                index, logits = self._ask(transformer, visible, query, known, ids + low, name)
+            logits = logits[..., :size]
+            position = query.position.gather(1, index[..., None].expand(-1, -1, 2))
+            if possible is not None and (mask := possible(position)) is not None:
+                logits = logits.masked_fill(~mask[..., :size], -math.inf)
+            u = noise[:, 1 + min(step, noise.shape[1] - 2)].gather(1, index)
+            drawn, probability = draw(logits, u, self.temperature, self.top_k, self.top_p)
+            order = probability if self.scheme == "maskgit" else noise[:, 0].gather(1, index)
+            left = (query.valid & ~known).gather(1, index)
+            rank = torch.where(left, order, -1.0).argsort(dim=1, descending=True, stable=True).argsort(1)
+            chosen = left & (rank < count[:, None])
+            row, column = torch.arange(len(ids), device=ids.device)[:, None].expand_as(index)[chosen], index[chosen]
+            ids[row, column], known[row, column] = drawn[chosen], True
+        return ids.unflatten(0, (-1, self.members))
+
+    def _noise(self, query: TokenSequence, generator: torch.Generator | None) -> Tensor:
+        """Draws, for every token of every member, a place in the order and numbers to draw its ids by."""
+        if not isinstance(generator, torch.Generator | None):
+            hint = "torch.Generator().manual_seed(...)"
+            msg = f"generate: generator must be a torch.Generator, given {generator!r}: {hint}"
+            raise TypeError(msg)
+        rounds = self.steps if self.scheme == "maskgit" else 1  # of draws for one token
+        shape = (len(query), self.members, 1 + rounds, query.ids.shape[1])
+        device = generator.device if generator is not None else "cpu"
+        return torch.rand(shape, generator=generator, device=device).to(query.ids.device).flatten(0, 1)
+
+    def _ask(
+        self,
+        transformer: Transformer,
+        visible: TokenSequence,
+        query: TokenSequence,
+        known: Tensor,
+        ids: Tensor,
+        name: str,
+    ) -> tuple[Tensor, Tensor]:
+        """Asks for the tokens not yet known: which they are `(B, m)` and their logits `(B, m, size)`."""
+        left = query.valid & ~known
+        length = max(int(left.sum(1).max()), 1)
+        index = (~left).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
+        asked = query.gather(index, left.gather(1, index))
+        given = join(visible, TokenSequence(ids, query.modality, query.position, known))
+        if self.guidance == 1:
+            sequence = given.select(given.valid)
+        else:  # both in one batch: one run of the encoder
+            own = torch.arange(given.ids.shape[1], device=ids.device) >= visible.ids.shape[1]
+            twice = _stack(given, given)
+            sequence = twice.select(torch.cat([given.valid, given.valid & own]))
+            asked = _stack(asked, asked)
+        # Never uniform: a published checkpoint generates with full attention even where its `forward` has not.
+        hidden = transformer.decode(transformer.encode(sequence), sequence, asked, uniform=False)
+        logits = transformer.logits(hidden, name).float()
+        if self.guidance != 1:
+            conditional, unconditional = logits.chunk(2)
+            logits = unconditional + self.guidance * (conditional - unconditional)
+        return index, logits
 
 
 def codes(tokenizer: Tokenizer) -> int:
@@ -94,127 +231,6 @@ def places(tokenizer: Tokenizer, count: int) -> Tokens:
     position = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32) for n in grid)).expand(count, -1, -1)
     valid = torch.ones(position.shape[:2], dtype=torch.bool)
     return Tokens(torch.zeros_like(valid, dtype=torch.long), position, valid)
-
-
-@torch.no_grad()
-def generate(
-    transformer: Transformer,
-    visible: TokenSequence,
-    query: TokenSequence,
-    size: int,
-    *,
-    possible: Callable[[Tensor], Tensor | None] | None = None,
-    members: int = 1,
-    scheme: str = "roar",
-    steps: int = 25,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    guidance: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draws the tokens that a query asks for.
-
-    The encoder runs once per step at most, and the first step once for all members. Draws are taken object by object,
-    so that with a generator on the CPU a batch cut in two gives what it would give whole.
-
-    Arguments:
-        transformer: in evaluation mode.
-        visible: what was observed of B objects; length 0, or an object without valid tokens, is "nothing".
-        query: one modality, the positions wanted `(B, M)`; its ids are not looked at.
-        size: number of ids that have a meaning, `[0, size)`; no others are drawn.
-        possible: tells which ids may stand at positions `(B, m, 2)`, `(B, m, size)`, or returns None if all may.
-        members: number of draws E per object.
-        scheme: one of `SCHEMES`.
-        steps: most steps, at least 1; not looked at by `"one-pass"`. There are never more steps than tokens.
-        temperature: by which logits are divided, at least 0; 0 takes the most probable id.
-        top_k: draws from the `top_k` most probable ids only.
-        top_p: draws from the fewest ids only that together have at least this probability, in (0, 1].
-        guidance: s above.
-        generator: source of the draws.
-
-    Returns:
-        Ids `(B, E, M)` in `[0, size)`; 0 where the query is not valid.
-
-    Raises:
-        TypeError: for options that are no numbers, or a seed in place of a generator.
-        ValueError: for options out of range, or a query of several modalities.
-    """
-    check(members, scheme, steps, temperature, top_k, top_p, guidance)
-    if not isinstance(generator, torch.Generator | None):
-        msg = f"generate: generator must be a torch.Generator, given {generator!r}: torch.Generator().manual_seed(...)"
-        raise TypeError(msg)
-    if len(names := query.modality[query.valid].unique()) > 1:
-        msg = f"generate: wanted a query of one modality, given {len(names)}"
-        raise ValueError(msg)
-    name = transformer.vocabulary.names[int(names[0]) if len(names) else 0]
-    low = transformer.vocabulary.ranges[name][0]
-    counts = schedule(query.valid.sum(1), 1 if scheme == "one-pass" else steps, cosine=scheme == "maskgit")
-    rounds = steps if scheme == "maskgit" else 1  # of draws for one token
-    device = generator.device if generator is not None else "cpu"
-    shape = (len(query), members, 1 + rounds, query.ids.shape[1])
-    noise = torch.rand(shape, generator=generator, device=device).to(query.ids.device).flatten(0, 1)
-    everyone = torch.arange(len(query), device=noise.device).repeat_interleave(members)
-    ids = torch.zeros_like(query.ids[everyone])
-    known, counts = torch.zeros_like(ids, dtype=torch.bool), counts[:, everyone]
-    for step, count in enumerate(counts):
-        if not count.any():
-            continue
-        if len(query) < len(ids):  # nothing drawn yet: the same for all members
-            index, logits = _ask(transformer, visible, query, known[::members], ids[::members], name, guidance)
-            index, logits = index[everyone], logits[everyone]
-            visible, query = visible[everyone], query[everyone]
-        else:
-            index, logits = _ask(transformer, visible, query, known, ids + low, name, guidance)
-        left = (query.valid & ~known).gather(1, index)
-        u, logits = noise[:, 1 + min(step, rounds - 1)].gather(1, index), logits[..., :size]
-        position = query.position.gather(1, index[..., None].expand(-1, -1, 2))
-        if possible is not None and (mask := possible(position)) is not None:
-            logits = logits.masked_fill(~mask[..., :size], -math.inf)
-        drawn, probability = draw(logits, u, temperature, top_k, top_p)
-        first = noise[:, 0].gather(1, index) if scheme != "maskgit" else probability
-        rank = torch.where(left, first, -1.0).argsort(dim=1, descending=True, stable=True).argsort(1)
-        chosen = left & (rank < count[:, None])
-        row, column = torch.arange(len(ids), device=ids.device)[:, None].expand_as(index)[chosen], index[chosen]
-        ids[row, column], known[row, column] = drawn[chosen], True
-    return ids.unflatten(0, (-1, members))
-
-
-def check(
-    members: int,
-    scheme: str,
-    steps: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    guidance: float,
-) -> None:
-    """Refuses options of `generate` that mean nothing.
-
-    Raises:
-        TypeError: for one that should be a number and is none.
-        ValueError: for one that is out of range.
-    """
-    if scheme not in SCHEMES:
-        msg = f"generate: unknown scheme {scheme!r}; {near_miss(scheme, SCHEMES)}"
-        raise ValueError(msg)
-    for key, value in (("members", members), ("steps", steps), ("top_k", 1 if top_k is None else top_k)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            msg = f"generate: {key} must be a whole number of at least 1, given {value!r}"
-            raise ValueError(msg)
-    numbers = {"temperature": temperature, "top_p": 1.0 if top_p is None else top_p, "guidance": guidance}
-    for key, value in numbers.items():
-        if not isinstance(value, Real):
-            msg = f"generate: {key} must be a number, given {value!r}"
-            raise TypeError(msg)
-    for key, value, good in (
-        ("temperature", temperature, 0 <= temperature < math.inf),
-        ("top_p", top_p, top_p is None or 0 < top_p <= 1),
-        ("guidance", guidance, math.isfinite(guidance)),
-    ):
-        if not good:
-            msg = f"generate: {key} is out of range, given {value!r}"
-            raise ValueError(msg)
 
 
 def schedule(tokens: Tensor, steps: int, cosine: bool = False) -> Tensor:
@@ -265,40 +281,21 @@ def draw(
     return ids[..., 0], probabilities.gather(-1, ids)[..., 0]
 
 
-def _ask(
-    transformer: Transformer,
-    visible: TokenSequence,
-    query: TokenSequence,
-    known: Tensor,
-    ids: Tensor,
-    name: str,
-    guidance: float,
-) -> tuple[Tensor, Tensor]:
-    """Asks for the tokens not yet known: which they are `(B, m)` and their logits `(B, m, size)`."""
-    left = query.valid & ~known
-    length = max(int(left.sum(1).max()), 1)
-    index = (~left).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
-    asked = query.gather(index, left.gather(1, index))
-    given = _join(visible, TokenSequence(ids, query.modality, query.position, known))
-    if guidance == 1:
-        sequence = given.select(given.valid)
-    else:  # both in one batch: one run of the encoder
-        own = torch.arange(given.ids.shape[1], device=ids.device) >= visible.ids.shape[1]
-        twice = _stack(given, given)
-        sequence = twice.select(torch.cat([given.valid, given.valid & own]))
-        asked = _stack(asked, asked)
-    # Never uniform: a published checkpoint generates with full attention even where its `forward` has not.
-    hidden = transformer.decode(transformer.encode(sequence), sequence, asked, uniform=False)
-    logits = transformer.logits(hidden, name).float()
-    if guidance != 1:
-        conditional, unconditional = logits.chunk(2)
-        logits = unconditional + guidance * (conditional - unconditional)
-    return index, logits
+def _check_number(name: str, value: object, good: Callable[[float], bool]) -> None:
+    if not isinstance(value, Real):
+        msg = f"generate: {name} must be a number, given {value!r}"
+        raise TypeError(msg)
+    if not good(value):
+        msg = f"generate: {name} is out of range, given {value!r}"
+        raise ValueError(msg)
 
 
-def _join(*parts: TokenSequence) -> TokenSequence:
-    """Joins the tokens of the same objects."""
-    return TokenSequence(**{key: torch.cat([getattr(part, key) for part in parts], dim=1) for key in vars(parts[0])})
+def _asked_for(transformer: Transformer, query: TokenSequence) -> str:
+    """Returns the name of the one modality of a query."""
+    if len(names := query.modality[query.valid].unique()) > 1:
+        msg = f"generate: wanted a query of one modality, given {len(names)}"
+        raise ValueError(msg)
+    return transformer.vocabulary.names[int(names[0]) if len(names) else 0]
 
 
 def _stack(*parts: TokenSequence) -> TokenSequence:

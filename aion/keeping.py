@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import nn
 
-from aion.bundle import FORMAT, digest, locate, sha256, whole
+from aion.bundle import FORMAT, digest, locate, save_tensors, whole
 
 
 def save(
@@ -45,10 +44,8 @@ def write(module: nn.Module, folder: Path, kind: str, provenance: Mapping[str, o
     """Writes the two files into a folder that is there, and returns the hash; see `save`."""
     import aion
 
-    weights = folder / f"{kind}.safetensors"
-    save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, weights)
-    weights.chmod(0o644)  # safetensors lets the owner alone read
-    hashes = {weights.name: sha256(weights)}
+    weights = f"{kind}.safetensors"
+    hashes = {weights: save_tensors(folder / weights, module.state_dict())}
     config = {"format": FORMAT, kind: module.config}
     facts = {"sha256": hashes, _named(kind): digest(config, hashes), "aion_version": aion.__version__}
     text = json.dumps({**config, **facts, "provenance": dict(provenance or {})}, indent=2, sort_keys=True)

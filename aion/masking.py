@@ -13,6 +13,8 @@ References:
 
 __all__ = ["BudgetMasking"]
 
+import math
+
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -37,7 +39,8 @@ class BudgetMasking:
             each by itself, in the same way, and one is shown in part, as above.
 
     Raises:
-        ValueError: for budgets below 1, an unknown modality in `hide` or `together`, or one that stands there twice.
+        ValueError: for budgets that are not whole or below 1, a probability beyond 0 to 1, an unknown modality in
+            `hide` or `together`, or one that stands there twice.
     """
 
     def __init__(
@@ -49,15 +52,21 @@ class BudgetMasking:
         hide: Mapping[str, float] | None = None,
         together: Sequence[Sequence[str]] = (),
     ) -> None:
-        self.low, self.high = (
-            (input_budget, input_budget) if isinstance(input_budget, int) else (input_budget[0], input_budget[1])
-        )
-        if not 1 <= self.low <= self.high or target_budget < 1 or alpha <= 0:
-            msg = f"BudgetMasking: wanted budgets >= 1 and alpha > 0, given {input_budget}, {target_budget}, {alpha}"
+        ends = list(input_budget) if isinstance(input_budget, Sequence) else [input_budget] * 2
+        whole = all(isinstance(budget, int) and budget >= 1 for budget in (*ends, target_budget))
+        if not whole or len(ends) != 2 or ends[0] > ends[1] or not 0 < alpha < math.inf:
+            msg = (
+                "BudgetMasking: wanted whole budgets >= 1 and alpha > 0, and of a pair the smaller one first, given "
+                f"{input_budget}, {target_budget}, {alpha}"
+            )
             raise ValueError(msg)
+        self.low, self.high = ends
         self.target_budget, self.alpha, self.modalities = target_budget, alpha, len(vocabulary.names)
         self.hide = torch.zeros(self.modalities)
         for name, probability in (hide or {}).items():
+            if not 0 <= probability <= 1:
+                msg = f"BudgetMasking: hide holds probabilities from 0 to 1, given {probability} for {name!r}"
+                raise ValueError(msg)
             self.hide[vocabulary.index(name)] = probability
         named = [name for names in together for name in names]
         if len(set(named)) < len(named):

@@ -8,8 +8,9 @@ from numbers import Integral
 import torch
 
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from aion.generation import check, codes, ensemble, nothing, places
+from aion.generation import Generation, codes, nothing, places
 from aion.observations import Observation, near_miss
 from aion.posterior import Posterior
 from aion.storage import Stored
@@ -81,11 +82,17 @@ class AION(Stored):
             raise ValueError(msg)
         return self.parts[self.modalities[name]]
 
+    def __repr__(self) -> str:
+        name = self.provenance.get("name") or "unnamed"
+        count = sum(parameter.numel() for parameter in self.parameters())
+        lines = (f"  {modality}: {self.tokenizer(modality).describe()}" for modality in self.modalities)
+        return "\n".join([f"AION({name}, {count:,} parameters on {self.device}, of {self.dim} features)", *lines])
+
     # ---- use
 
     def encode_tokens(self, observations: Mapping[str, Observation]) -> dict[str, Tokens]:
         """Tokenizes each modality by itself, checking names and kinds as `tokenize` does."""
-        _check_mapping(observations)
+        self._check_mapping(observations)
         if not observations:
             msg = f"wanted observations of at least one of {', '.join(self.modalities)}; given none"
             raise ValueError(msg)
@@ -131,6 +138,7 @@ class AION(Stored):
         pool: str = "mean",
         batch_size: int = 64,
         layer: str = "context",
+        progress: str | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Embeds objects with the frozen encoder.
 
@@ -139,14 +147,14 @@ class AION(Stored):
             pool: `"mean"` over the tokens of an object, or `"none"`.
             batch_size: objects that go through the model at once; it does not change the result.
             layer: see `aion.transformer.Transformer.encode`.
+            progress: title of a progress bar, which shows on a terminal only; None for none at all.
 
         Returns:
             `(B, D)` for `"mean"`; for `"none"` the vectors `(B, N, D)` and which are valid `(B, N)`, zeros elsewhere.
         """
-        if pool not in {"mean", "none"}:
-            msg = f"embed: pool must be 'mean' or 'none', given {pool!r}"
-            raise ValueError(msg)
-        pieces = [self.embed_tokens(sequence, pool, layer) for sequence in self._batches(observations, batch_size)]
+        _check_pool(pool)
+        batches = self._batches(observations, batch_size, progress)
+        pieces = [self.embed_tokens(sequence, pool, layer) for sequence in batches]
         if pool == "mean":
             return torch.cat(pieces)
         length = max(valid.shape[1] for _, valid in pieces)
@@ -158,36 +166,44 @@ class AION(Stored):
         self, sequence: TokenSequence, pool: str = "mean", layer: str = "context"
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Embeds a batch of token sequences; see `embed`."""
+        _check_pool(pool)
         x = self.transformer.encode(sequence, layer).float() * sequence.valid[..., None]
         return x.sum(1) / sequence.valid.sum(1, keepdim=True) if pool == "mean" else (x, sequence.valid)
 
     @torch.no_grad()
-    def predict(self, observations: Mapping[str, Observation], name: str, batch_size: int = 64) -> Posterior:
+    def predict(
+        self, observations: Mapping[str, Observation], name: str, batch_size: int = 64, progress: str | None = None
+    ) -> Posterior:
         """Predicts the distribution of a scalar modality from the others; its own values, if given, are not looked at.
 
         From no observations at all, `{}`, it predicts one distribution: what the model expects of any object.
+
+        Arguments:
+            observations: see `tokenize`.
+            name: the modality wanted.
+            batch_size: objects that go through the model at once; it does not change the result.
+            progress: see `embed`.
 
         Raises:
             TypeError: for what `tokenize` refuses.
             ValueError: for an unknown modality, one that is not a single scalar, or nothing else to predict from.
         """
-        _check_mapping(observations)
-        tokenizer = self._asked(name)
-        if not hasattr(tokenizer, "posterior"):
-            msg = f"predict: {name!r} is no scalar; use reconstruct"
-            raise ValueError(msg)
+        self._check_mapping(observations)
+        tokenizer = self._scalar(name)
         others = {key: value for key, value in observations.items() if key != name}
-        pieces = []
-        for sequence in self._batches(others, batch_size) if observations else self._nothing(1, batch_size):
-            pieces.append(self._probabilities(sequence, name))
-        return tokenizer.posterior(torch.cat(pieces))
+        batches = self._batches(others, batch_size, progress) if observations else self._nothing(1, batch_size)
+        return tokenizer.posterior(torch.cat([self._probabilities(sequence, name) for sequence in batches]))
 
     @torch.no_grad()
     def predict_tokens(self, sequence: TokenSequence, name: str) -> Posterior:
-        """Predicts the distribution of a scalar modality from token sequences without any of its own; see `predict`."""
-        tokenizer = self._asked(name)
-        if not hasattr(tokenizer, "posterior"):
-            msg = f"predict: {name!r} is no scalar; use reconstruct"
+        """Predicts the distribution of a scalar modality from token sequences without any of its own; see `predict`.
+
+        Raises:
+            ValueError: for an unknown modality, one that is not a single scalar, or a sequence that holds its tokens.
+        """
+        tokenizer = self._scalar(name)
+        if (sequence.valid & (sequence.modality == self.vocabulary.index(name))).any():
+            msg = f"predict_tokens: the sequence holds tokens of {name!r} itself, which would tell it: leave them out"
             raise ValueError(msg)
         return tokenizer.posterior(self._probabilities(sequence, name))
 
@@ -214,7 +230,8 @@ class AION(Stored):
             ValueError: if `name` is not observed and `like` is not given or has nothing measured, if `like` holds
                 another number of objects, or for what `tokenize` refuses.
         """
-        _check_mapping(observations)
+        self._check_mapping(observations)
+        _check_batch_size(batch_size)
         tokenizer = self.tokenizer(name)
         if like is not None:
             _check_like(like, tokenizer.observation, observations)
@@ -263,7 +280,7 @@ class AION(Stored):
             name: the modality wanted.
             like: the grid wanted, with the tokens that it would have; its values are not looked at. Scalars, and
                 tokenizers with a grid of their own that can do without, need none.
-            members: see `aion.generation.generate` for this and what follows.
+            members: see `aion.generation.Generation` for this and what follows.
             scheme: `"roar"`, `"maskgit"` or `"one-pass"`.
             steps: most steps.
             temperature: 0 takes the most probable ids.
@@ -278,15 +295,13 @@ class AION(Stored):
             TypeError: for what `reconstruct` refuses.
             ValueError: for what `reconstruct` refuses, or options out of range.
         """
-        _check_mapping(observations)
+        self._check_mapping(observations)
         tokenizer = self._asked(name)
         if like is not None:
             _check_like(like, tokenizer.observation, observations)
             like = like.to(self.device)
         _check_batch_size(batch_size)
-        options = {"scheme": scheme, "steps": steps, "temperature": temperature}
-        options |= {"top_k": top_k, "top_p": top_p, "guidance": guidance}
-        check(members, **options)
+        generation = Generation(members, scheme, steps, temperature, top_k, top_p, guidance)
         objects = max(batch_size // members, 1)
         if observations:
             others = {key: value for key, value in observations.items() if key != name}
@@ -298,7 +313,7 @@ class AION(Stored):
             sequences = self._nothing(count, objects)
         place = places(tokenizer, count) if like is None else self._place(name, like)
         query = self._query(name, place.position, place.valid)
-        return ensemble(self.transformer, tokenizer, sequences, query, like, members, generator=generator, **options)
+        return generation.ensemble(self.transformer, tokenizer, sequences, query, like, generator)
 
     def _asked(self, name: str) -> Tokenizer:
         """Returns the tokenizer of a modality that the transformer can be asked for."""
@@ -311,14 +326,33 @@ class AION(Stored):
             raise ValueError(msg)
         return tokenizer
 
-    def _batches(self, observations: Mapping[str, Observation], batch_size: int) -> Iterator[TokenSequence]:
+    def _scalar(self, name: str) -> Tokenizer:
+        """Returns the tokenizer of a single scalar that the transformer can be asked for."""
+        tokenizer = self._asked(name)
+        if not hasattr(tokenizer, "posterior") or tokenizer.components > 1:
+            msg = f"predict: {name!r} is no scalar, or a vector of them; use reconstruct"
+            raise ValueError(msg)
+        return tokenizer
+
+    def _check_mapping(self, observations: object) -> None:
+        if not isinstance(observations, Mapping):
+            read = [name for name in self.modalities if isinstance(observations, self.tokenizer(name).observation)]
+            such = f", such as {{{read[0]!r}: ...}}" if read else ""
+            given = type(observations).__name__
+            msg = f"wanted a dict of name -> observation, given {given}: name the modality{such}"
+            raise TypeError(msg)
+
+    def _batches(
+        self, observations: Mapping[str, Observation], batch_size: int, progress: str | None = None
+    ) -> Iterator[TokenSequence]:
         _check_batch_size(batch_size)
         values = observations.values() if isinstance(observations, Mapping) else ()
         sizes = {len(o) for o in values} if all(isinstance(o, Observation) for o in values) else set()
         if len(sizes) != 1:  # let tokenize say what is wrong
             yield self.tokenize(observations)
             return
-        for start in range(0, sizes.pop(), batch_size):
+        starts = range(0, sizes.pop(), batch_size)
+        for start in tqdm(starts, progress, disable=True if progress is None else None):
             try:
                 yield self.tokenize({k: o[start : start + batch_size] for k, o in observations.items()})
             except ValueError as error:
@@ -350,10 +384,10 @@ class AION(Stored):
         return self.transformer.logits(hidden, name)[..., : codes(self.tokenizer(name))].float()
 
 
-def _check_mapping(observations: object) -> None:
-    if not isinstance(observations, Mapping):
-        msg = f"wanted a dict of name -> observation, given {type(observations).__name__}: name the modality"
-        raise TypeError(msg)
+def _check_pool(pool: str) -> None:
+    if pool not in {"mean", "none"}:
+        msg = f"embed: pool must be 'mean' or 'none', given {pool!r}"
+        raise ValueError(msg)
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -16,7 +16,9 @@ __all__ = [
     "PIXEL_SCALES",
     "Scalar",
     "Spectrum",
+    "finite_or_nan",
     "near_miss",
+    "pixel_scales",
     "rows",
     "stackable",
 ]
@@ -24,7 +26,7 @@ __all__ = [
 import difflib
 import math
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -149,6 +151,35 @@ def _float32(name: str, value: object) -> Tensor:
     return value.to(torch.float32)
 
 
+def finite_or_nan(name: str, value: object) -> Tensor:
+    """Converts numbers of any shape, NaN where not measured, to float32 without writing to them.
+
+    Raises:
+        TypeError: for values with a unit or a mask, or that are not real numbers.
+        ValueError: for infinite ones.
+    """
+    value = _float32(name, value)
+    if (bad := torch.isinf(value)).any():
+        msg = f"{name} must be finite, or NaN where not measured, but {_where(bad)} are infinite"
+        raise ValueError(msg)
+    return value
+
+
+def pixel_scales(name: str, scale: object, like: Tensor) -> Tensor:
+    """Returns the arcsec per pixel of each of B objects, `(B,)`, given one number or B.
+
+    Raises:
+        TypeError: for values with a unit or that are not real numbers.
+        ValueError: for numbers that are not finite and positive, or not as many as the objects of `like`.
+    """
+    value = _float32(name, scale).to(like.device)
+    positive = bool(((value > 0) & torch.isfinite(value)).all())
+    if value.ndim > 1 or (value.ndim == 1 and len(value) != len(like)) or not positive:
+        msg = f"{name} must be positive, a number or ({len(like)},), given {scale!r}"
+        raise ValueError(msg)
+    return value.expand(len(like))
+
+
 def _where(bad: Tensor) -> str:
     """Names the first offending element of a boolean tensor."""
     first = tuple(bad.nonzero()[0].tolist())
@@ -187,10 +218,17 @@ def _check_flux(kind: str, flux: Tensor, ivar: Tensor) -> Tensor:
 
 
 class Observation:
-    """Provides what all observations share: a length, indexing over objects, device moves and stacking."""
+    """Provides what all observations share: a length, indexing over objects and device moves.
+
+    Subclasses tell what was `measured`, have a `stack`, and say in a `_summary` what there is of each object.
+    """
 
     def __len__(self) -> int:
         return getattr(self, fields(self)[0].name).shape[0]
+
+    def __repr__(self) -> str:
+        count, share = len(self), 100 * self.measured.float().mean().item()
+        return f"{type(self).__name__}({count} object{'s' * (count > 1)}, {self._summary()}, {share:.3g} % measured)"
 
     def __getitem__(self: Self, index: int | slice | Sequence[int] | Tensor) -> Self:
         """Selects objects; the batch axis is kept, so one object is a batch of one."""
@@ -206,7 +244,7 @@ class Observation:
         """Returns the device of the tensors."""
         return getattr(self, fields(self)[0].name).device
 
-    def _map(self: Self, function) -> Self:
+    def _map(self: Self, function: Callable[[Tensor], Tensor]) -> Self:
         new = object.__new__(type(self))  # checked once at construction: derived data is not checked again
         for field in fields(self):
             value = getattr(self, field.name)
@@ -218,7 +256,7 @@ class Observation:
             object.__setattr__(self, name, value)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectrum(Observation):
     """Holds spectra on their native wavelength grids.
 
@@ -274,6 +312,10 @@ class Spectrum(Observation):
         """Tells which pixels were measured, `(B, L)`."""
         return self.ivar > 0
 
+    def _summary(self) -> str:
+        low, high = _ends(self.wavelength)
+        return f"{self.flux.shape[1]} pixels from {low:.5g} to {high:.5g} Angstrom"
+
     @classmethod
     def stack(cls, spectra: Sequence["Spectrum"]) -> "Spectrum":
         """Joins batches of spectra; shorter grids are padded at the red end with unmeasured pixels."""
@@ -290,7 +332,7 @@ class Spectrum(Observation):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Image(Observation):
     """Holds multi-band images on their native pixels.
 
@@ -302,7 +344,7 @@ class Image(Observation):
         pixel_scale: arcsec per pixel, a number or `(B,)`; by default the survey's own, from `PIXEL_SCALES`.
 
     Raises:
-        TypeError: for values with a unit or that are not real numbers.
+        TypeError: for values with a unit or that are not real numbers, or bands in one string.
         ValueError: for shapes that disagree, an empty batch, unknown or repeated bands (with the near misses),
             negative or non-finite ivar, non-finite flux where ivar > 0, or an unknown pixel scale.
     """
@@ -320,12 +362,7 @@ class Image(Observation):
         flux = _check_flux("Image", flux, ivar)
         bands = self._check_bands(self.bands, flux.shape[1])
         scale = self._standard_scale(bands) if self.pixel_scale is None else self.pixel_scale
-        scale = _float32("Image.pixel_scale", scale).to(flux.device)
-        positive = bool(((scale > 0) & torch.isfinite(scale)).all())
-        if scale.ndim > 1 or (scale.ndim == 1 and scale.shape[0] != len(flux)) or not positive:
-            msg = f"Image: pixel_scale must be positive, a number or ({len(flux)},), given {self.pixel_scale!r}"
-            raise ValueError(msg)
-        self._set(flux=flux, ivar=ivar, bands=bands, pixel_scale=scale.expand(len(flux)))
+        self._set(flux=flux, ivar=ivar, bands=bands, pixel_scale=pixel_scales("Image.pixel_scale", scale, flux))
 
     @staticmethod
     def _standard_scale(bands: tuple[str, ...]) -> float:
@@ -340,9 +377,9 @@ class Image(Observation):
         if isinstance(bands, str) or not isinstance(bands, Iterable):
             msg = f"Image: bands must be a sequence of names, given {'the string ' * isinstance(bands, str)}{bands!r}"
             raise TypeError(msg)
-        bands = tuple(BAND_ALIASES.get(band, band) for band in bands)
+        bands = tuple(BAND_ALIASES.get(band, band) if isinstance(band, str) else band for band in bands)
         for band in bands:
-            if band not in BANDS:
+            if not isinstance(band, str) or band not in BANDS:
                 msg = f"Image: unknown band {band!r}; {near_miss(band, BANDS)}"
                 raise ValueError(msg)
         if len(bands) != channels or len(set(bands)) != channels:
@@ -354,6 +391,9 @@ class Image(Observation):
     def measured(self) -> Tensor:
         """Tells which pixels were measured, `(B, C, H, W)`."""
         return self.ivar > 0
+
+    def _summary(self) -> str:
+        return f"{', '.join(self.bands)}, {self.flux.shape[2]} x {self.flux.shape[3]} pixels"
 
     @classmethod
     def stack(cls, images: Sequence["Image"]) -> "Image":
@@ -376,7 +416,7 @@ class Image(Observation):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scalar(Observation):
     """Holds one number, or a vector of K numbers, per object.
 
@@ -392,12 +432,9 @@ class Scalar(Observation):
     value: Tensor
 
     def __post_init__(self) -> None:
-        value = _float32("Scalar.value", self.value)
+        value = finite_or_nan("Scalar.value", self.value)
         if value.ndim not in {1, 2} or value.numel() == 0:
             msg = f"Scalar: value must be (B,) or (B, K) with B, K >= 1, given shape {tuple(value.shape)}"
-            raise ValueError(msg)
-        if (bad := torch.isinf(value)).any():
-            msg = f"Scalar: value must be finite, or NaN where not measured, but {_where(bad)} are infinite"
             raise ValueError(msg)
         self._set(value=value)
 
@@ -405,6 +442,11 @@ class Scalar(Observation):
     def measured(self) -> Tensor:
         """Tells which values were measured, with the shape of `value`."""
         return ~torch.isnan(self.value)
+
+    def _summary(self) -> str:
+        known = self.value[self.measured]
+        ends = f" from {known.min().item():.5g} to {known.max().item():.5g}" if len(known) else ""
+        return f"{'a number' if self.value.ndim == 1 else f'{self.value.shape[1]} numbers'} each{ends}"
 
     @classmethod
     def stack(cls, scalars: Sequence["Scalar"]) -> "Scalar":

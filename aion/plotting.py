@@ -8,6 +8,7 @@ its global state are never touched, so that figures work without a display and i
 __all__ = ["colours", "plot_image", "plot_posterior", "plot_spectrum"]
 
 from collections.abc import Sequence
+from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,7 +119,7 @@ def plot_posterior(
     if not isinstance(posterior, Posterior):
         msg = f"wanted Posterior, given {type(posterior).__name__}"
         raise TypeError(msg)
-    if not -len(posterior) <= row < len(posterior):
+    if not -len(posterior) <= index(row) < len(posterior):
         msg = f"no row {row} in a posterior of {len(posterior)} objects"
         raise IndexError(msg)
     value = None if truth is None else _truth(truth, row, len(posterior))
@@ -205,7 +206,7 @@ def _one(observation: Observation, kind: type, row: int) -> Observation:
     if not isinstance(observation, kind):
         msg = f"wanted {kind.__name__}, given {type(observation).__name__}"
         raise TypeError(msg)
-    one = observation[int(row)]
+    one = observation[index(row)]
     if not one.measured.any():
         msg = f"nothing to draw: no pixel of row {row} was measured"
         raise ValueError(msg)
@@ -335,6 +336,7 @@ def _channels(image: Image, bands: Sequence[str] | None) -> list[str]:
         seen.sort(key=BANDS.get, reverse=True)
         middle = (BANDS[seen[0]] * BANDS[seen[-1]]) ** 0.5
         return seen if len(seen) == 1 else [seen[0], min(seen, key=lambda b: abs(np.log(BANDS[b] / middle))), seen[-1]]
+    bands = (bands,) if isinstance(bands, str) else bands
     for band in bands:
         if band not in image.bands:
             msg = f"band {band!r} is not in the image; {near_miss(band, image.bands)}"

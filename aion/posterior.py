@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
     """Holds a histogram density for each object of a batch.
 
@@ -43,6 +43,10 @@ class Posterior:
     def __len__(self) -> int:
         return self.probabilities.shape[0]
 
+    def __repr__(self) -> str:
+        count, (low, high) = len(self), self.edges[[0, -1]].tolist()
+        return f"Posterior({count} object{'s' * (count != 1)}, {len(self.centers)} bins from {low:.5g} to {high:.5g})"
+
     @property
     def centers(self) -> Tensor:
         """Returns the bin centres `(K,)`."""
@@ -67,9 +71,13 @@ class Posterior:
         return self.centers[self.density.argmax(1)]
 
     def quantile(self, q: Tensor | float) -> Tensor:
-        """Inverts the cumulative distribution at `q` in [0, 1], a number `-> (B,)` or `(B, M) -> (B, M)`."""
+        """Inverts the cumulative distribution at `q` in [0, 1], a number `-> (B,)` or `(B, M) -> (B, M)`.
+
+        Raises:
+            ValueError: for levels beyond 0 to 1, NaN too.
+        """
         q = torch.as_tensor(q, dtype=torch.float64, device=self.edges.device)
-        if ((q < 0) | (q > 1)).any():
+        if not ((q >= 0) & (q <= 1)).all():
             msg = f"Posterior: quantiles must lie in [0, 1], given {q.min().item():.3g} to {q.max().item():.3g}"
             raise ValueError(msg)
         level = q.expand(len(self), 1) if q.ndim == 0 else q
@@ -85,17 +93,32 @@ class Posterior:
         return self.quantile(0.5)
 
     def interval(self, mass: float = 0.68) -> tuple[Tensor, Tensor]:
-        """Computes the central interval that holds `mass`: lower `(B,)` and upper `(B,)` ends."""
+        """Computes the central interval that holds `mass`: lower `(B,)` and upper `(B,)` ends.
+
+        Raises:
+            ValueError: for a mass beyond 0 to 1.
+        """
+        if not 0 <= mass <= 1:
+            msg = f"Posterior: the mass of an interval is a share from 0 to 1, given {mass}"
+            raise ValueError(msg)
         return self.quantile((1 - mass) / 2), self.quantile((1 + mass) / 2)
 
     def log_prob(self, value: Tensor | float) -> Tensor:
-        """Computes the log density of one value per object `(B,)`; -inf outside the edges."""
-        value = torch.as_tensor(value, dtype=torch.float64, device=self.edges.device).expand(len(self))
+        """Computes the log density of one value per object `(B,)`; -inf outside the edges, NaN of NaN.
+
+        Raises:
+            ValueError: for values that are neither one number nor one for each object.
+        """
+        value = torch.as_tensor(value, dtype=torch.float64, device=self.edges.device)
+        if value.shape not in {(), (len(self),)}:
+            msg = f"Posterior: wanted a value, or ({len(self)},), one for each object, given {tuple(value.shape)}"
+            raise ValueError(msg)
+        value = value.expand(len(self))
         bins = torch.searchsorted(self.edges, value.contiguous(), right=True) - 1
         bins = torch.where(value == self.edges[-1], self.density.shape[1] - 1, bins)
         inside = (bins >= 0) & (bins < self.density.shape[1])
         density = self.density.gather(1, bins.clamp(0, self.density.shape[1] - 1)[:, None])[:, 0]
-        return torch.where(inside, density, 0.0).log()
+        return torch.where(inside, density, 0.0).log().masked_fill(torch.isnan(value), torch.nan)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws `(B, n)` values."""

@@ -1,12 +1,12 @@
 """Sources: where batches to train on come from, as functions of their number.
 
 A source gives the same batch for the same number, so that number is all that a checkpoint must hold. `SkyObjects` and
-`data_objects` give whole objects, with all that was observed of them; `SkySource` and `Part` one modality of those that
-have it. `Mixture` takes several in turn: each number has a batch of one of them, as often as its weight says and as
-evenly spread as can be.
+`data_objects` give whole objects, with all that was observed of them; `SkySource` and `PartSource` one modality of
+those that have it. `Mixture` takes several in turn: each number has a batch of one of them, as often as its weight says
+and as evenly spread as can be.
 """
 
-__all__ = ["Mixture", "Part", "SkyObjects", "SkySource", "data_objects", "observed"]
+__all__ = ["Mixture", "PartSource", "SkyObjects", "SkySource", "data_objects", "observed"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -76,7 +76,7 @@ def _measured(views: Sequence[Observation]) -> tuple[Observation, ...]:
     return tuple(view[some] if some.any() else view for view in views)
 
 
-class Part:
+class PartSource:
     """Takes one modality of whole objects, or two for pairs.
 
     Arguments:
@@ -154,7 +154,7 @@ class Mixture:
     def __init__(self, sources: Sequence[Callable[[int], object]], weights: Sequence[float] | None = None) -> None:
         self.sources = tuple(sources)
         self.weights = tuple(float(w) for w in (weights or [1] * len(self.sources)))
-        if not self.sources or len(self.weights) != len(self.sources) or min(self.weights) <= 0:
+        if not self.sources or len(self.weights) != len(self.sources) or not min(self.weights) > 0:
             msg = f"Mixture: wanted sources with positive weights, given {len(self.sources)} with {self.weights}"
             raise ValueError(msg)
         self._turns: list[int] = []

@@ -79,8 +79,8 @@ class Stored(nn.Module):
             name: `"aion-nano"`, a folder, or `"owner/name"` on the Hub (its cache is used when there is no network).
             revision: branch, tag or commit on the Hub.
             device: `"auto"` takes CUDA if there is one, else the CPU.
-            dtype: of the transformer, float32 by default; `"auto"` takes bfloat16 where the device has matrix units for
-                it. Tokenizers stay in float32, in which they quantise.
+            dtype: of the transformer, float32 by default, also by its name, `"bfloat16"`; `"auto"` takes that where the
+                device has matrix units for it. Tokenizers stay in float32, in which they quantise.
             parity: does what the published package does where that is questionable, see `docs/official.md`; for
                 published checkpoints only. A bundle saved from one keeps the mode it was loaded in.
             padding: fills the grid of published spectrum tokenizers as later versions of the published package do, see
@@ -90,16 +90,14 @@ class Stored(nn.Module):
 
         Raises:
             FileNotFoundError: if there is no such model, or a file of it is missing.
+            TypeError: for what is no name.
             ValueError: for a damaged or altered file, a bundle of another format, a published checkpoint whose tensors
                 do not fit its configuration, a device that cannot be used or a dtype that is no floating-point type.
         """
-        if dtype != "auto" and (not isinstance(dtype, torch.dtype) or not dtype.is_floating_point):
-            msg = f"from_pretrained: dtype must be a type such as torch.float32, or 'auto', given {dtype!r}"
-            raise ValueError(msg)
-        device = usable(device)
+        device, dtype = usable(device), _floating(dtype)
         folder = bundle.locate(name, revision)
         if official.is_published(folder):
-            *parts, unused = official.load(folder, parity, padding, codecs, fetch=not Path(name).is_dir())
+            *parts, unused = official.load(folder, parity, padding, codecs, fetch=not Path(name).expanduser().is_dir())
             facts = {"name": Path(name).name, "made by": "the authors of AION-1", "parity": parity}
             model, known = cls(*parts, facts, unused), None
         elif parity or padding or codecs is not None:
@@ -178,3 +176,12 @@ class Stored(nn.Module):
         files |= {bundle.UNUSED: self.unused} if self.unused else {}
         rows = {name: self.parts[part].describe() for name, part in self.modalities.items()}
         return bundle.write(folder, files, self._config(), self.provenance, rows)
+
+
+def _floating(dtype: torch.dtype | str) -> torch.dtype | str:
+    """Returns a floating-point type, which may go by its name, or "auto"."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if found != "auto" and (not isinstance(found, torch.dtype) or not found.is_floating_point):
+        msg = f"from_pretrained: dtype must be a type such as torch.float32, its name, or 'auto', given {dtype!r}"
+        raise ValueError(msg)
+    return found

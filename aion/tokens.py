@@ -5,10 +5,11 @@ modalities before it **in alphabetical order**, so that neither the order in whi
 file that sorts its keys can change an id.
 """
 
-__all__ = ["TokenSequence", "Tokens", "Vocabulary"]
+__all__ = ["TokenSequence", "Tokens", "Vocabulary", "join"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 
@@ -16,9 +17,33 @@ from torch import Tensor
 
 from aion.observations import near_miss, rows
 
+Self = TypeVar("Self", bound="_Batch")
 
-@dataclass(frozen=True, eq=False)
-class Tokens:
+
+class _Batch:
+    """Provides what tokens of one modality and of all have in common."""
+
+    valid: Tensor
+
+    def __len__(self) -> int:
+        return self.valid.shape[0]
+
+    def __getitem__(self: Self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        """Selects objects; the batch axis is kept, so one object is a batch of one."""
+        index = rows(index, len(self))
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def __repr__(self) -> str:
+        count, real = len(self), int(self.valid.sum())
+        return f"{type(self).__name__}({count} object{'s' * (count != 1)}, {real} of {self.valid.numel()} valid)"
+
+    def to(self: Self, device: torch.device | str) -> Self:
+        """Moves every tensor to a device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tokens(_Batch):
     """Holds the tokens of one modality.
 
     Arguments:
@@ -46,17 +71,9 @@ class Tokens:
             )
             raise TypeError(msg)
 
-    def __len__(self) -> int:
-        return self.ids.shape[0]
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Tokens":
-        """Selects objects; the batch axis is kept."""
-        index = rows(index, len(self))
-        return Tokens(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-
-@dataclass(frozen=True, eq=False)
-class TokenSequence:
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenSequence(_Batch):
     """Holds the tokens of all modalities of a batch of objects.
 
     Arguments:
@@ -71,18 +88,6 @@ class TokenSequence:
     position: Tensor
     valid: Tensor
 
-    def __len__(self) -> int:
-        return self.ids.shape[0]
-
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "TokenSequence":
-        """Selects objects; the batch axis is kept, so one object is a batch of one."""
-        index = rows(index, len(self))
-        return TokenSequence(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    def to(self, device: torch.device | str) -> "TokenSequence":
-        """Moves every tensor to a device."""
-        return TokenSequence(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
     def gather(self, index: Tensor, valid: Tensor) -> "TokenSequence":
         """Picks tokens by index `(B, M)`; those not `valid` `(B, M)` become padding (id, modality, position 0)."""
         flat = {n: getattr(self, n).gather(1, index).masked_fill(~valid, 0) for n in ("ids", "modality")}
@@ -95,6 +100,11 @@ class TokenSequence:
         length = max(int(keep.sum(1).max()), 1)
         index = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
         return self.gather(index, keep.gather(1, index))
+
+
+def join(*parts: Self) -> Self:
+    """Joins tokens of the same objects, one part after the other."""
+    return type(parts[0])(**{f.name: torch.cat([getattr(p, f.name) for p in parts], dim=1) for f in fields(parts[0])})
 
 
 class Vocabulary:

@@ -51,6 +51,11 @@ class Transformer(nn.Module):
         lists: modalities whose tokens have a place in a list, the second coordinate of their position, and no other.
         input_only: modalities that can be given but not asked for.
         output_only: modalities that can be asked for but not given.
+
+    Raises:
+        ValueError: for a width that is no multiple of 4 and of `heads` (twice that with `rotary`), a negative depth, a
+            width of smoothing that is not positive, a negative weight, tied modalities of different sizes, or an
+            unknown modality (with the near misses).
     """
 
     def __init__(
@@ -105,11 +110,9 @@ class Transformer(nn.Module):
             # Only what was asked for, so that the hash of a model does not change with every new option.
             **{key: value for key, value in options.items() if value},
         }
+        self._check_shape()
         self.dim, self.mixed, self.uniform = dim, mixed, uniform
         self.pairs = dim // heads // 2 if rotary else 0
-        if rotary and dim % (2 * heads):
-            msg = f"rotary: wanted heads of an even width, given dim={dim} and heads={heads}"
-            raise ValueError(msg)
         self.token_embedding = _embedding(len(self.table), dim)
         self.modality_embedding = _embedding(len(self.vocabulary.names), dim)
         self.query_modality_embedding = _embedding(len(self.vocabulary.names), dim) if untied else None
@@ -250,6 +253,21 @@ class Transformer(nn.Module):
         distance = torch.arange(logits.shape[-1], device=ids.device) - ids[:, None]
         soft = (-0.5 * (distance / self.smoothing[name]) ** 2).softmax(dim=-1)
         return F.cross_entropy(logits.float(), soft)
+
+    def _check_shape(self) -> None:
+        dim, heads, *depths = (self.config[key] for key in ("dim", "heads", "encoder_depth", "decoder_depth"))
+        if min(dim, heads) < 1 or min(depths) < 0:
+            msg = f"Transformer: wanted a width, heads and depths, given dim={dim}, heads={heads} and depths {depths}"
+            raise ValueError(msg)
+        if self.config.get("rotary") and dim % (2 * heads):
+            msg = f"rotary: wanted heads of an even width, given dim={dim} and heads={heads}"
+            raise ValueError(msg)
+        if dim % 4:  # sines and cosines of two coordinates
+            msg = f"Transformer: dim must be a multiple of 4, given {dim}"
+            raise ValueError(msg)
+        if min(self.smoothing.values(), default=1) <= 0 or min(self.weights.values(), default=1) < 0:
+            msg = f"Transformer: wanted smoothing > 0 and weights >= 0, given {self.smoothing} and {self.weights}"
+            raise ValueError(msg)
 
     def _check_tied(self, tied: dict[str, str]) -> dict[str, str]:
         for name, other in tied.items():

@@ -44,6 +44,7 @@ def test_stacking_fills_up_with_none():
         ),
         (lambda: Catalog([1], [1], [0], [0], [0]), ValueError, r"five columns of one shape \(B, K\)"),
         (lambda: Catalog([[1]], [[1]], [[math.inf]], [[0]], [[0]]), ValueError, "infinite"),
+        (lambda: Catalog(*torch.zeros(5, 2, 0)), ValueError, r"not empty, given \[\(2, 0\)"),
         (lambda: Catalog([["a"]], [[1]], [[1]], [[0]], [[0]]), TypeError, "real numbers"),
         (lambda: Catalog.stack([]), ValueError, "at least one observation, given none"),
         (lambda: Catalog.stack([draw(1, 1), Scalar([1.0])]), TypeError, "wanted Catalog, given Scalar"),
@@ -52,3 +53,7 @@ def test_stacking_fills_up_with_none():
 def test_bad_catalogues_are_refused_at_the_door(action, error, message):
     with pytest.raises(error, match=message):
         action()
+
+
+def test_a_catalogue_says_what_it_is():
+    assert repr(Catalog(*torch.zeros(5, 2, 3))) == "Catalog(2 objects, at most 3 ellipses each, 100 % measured)"

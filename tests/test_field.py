@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from astropy.units import arcsec, mag
+
 from aion import Field, Scalar
 
 
@@ -37,6 +39,10 @@ def test_stacking_centres_smaller_maps_in_what_was_not_measured(size):
         (lambda: Field(np.array([[["a"]]])), TypeError, "real numbers"),
         (lambda: Field([[[1.0]]], pixel_scale=0), ValueError, "pixel_scale must be positive"),
         (lambda: Field([[[1.0]]], pixel_scale=[1, 1]), ValueError, r"a number or \(1,\)"),
+        (lambda: Field([[[1.0]]], pixel_scale=0.2 * arcsec), TypeError, r"Field.pixel_scale has a unit \(arcsec\)"),
+        (lambda: Field([[[1.0]]] * mag), TypeError, r"Field.value has a unit \(mag\)"),
+        (lambda: Field([[[1.0], [1.0, 2.0]]]), ValueError, "Field.value: wanted a rectangular array"),
+        (lambda: Field([[[1.0]]], pixel_scale="0.2"), TypeError, "real numbers"),
         (lambda: Field.stack([]), ValueError, "at least one observation, given none"),
         (lambda: Field.stack([Scalar([1.0])]), TypeError, "wanted Field, given Scalar"),
     ],
@@ -44,3 +50,7 @@ def test_stacking_centres_smaller_maps_in_what_was_not_measured(size):
 def test_bad_maps_are_refused_at_the_door(action, error, message):
     with pytest.raises(error, match=message):
         action()
+
+
+def test_a_map_says_what_it_is():
+    assert repr(Field([[[1.0, math.nan]]])) == "Field(1 object, 1 x 2 pixels, 50 % measured)"

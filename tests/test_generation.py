@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aion import Scalar, Spectrum
-from aion.generation import codes, draw, generate, places, schedule
+from aion.generation import Generation, codes, draw, places, schedule
 from aion.tokens import Tokens, TokenSequence
 from aion.transformer import Transformer
 
@@ -33,6 +33,10 @@ def query(model, count, length, name="b"):
     place = tokens(torch.zeros(count, length, dtype=torch.long))
     modality = torch.full_like(place.ids, model.vocabulary.index(name))
     return TokenSequence(place.ids, modality, place.position, place.valid)
+
+
+def generate(model, visible, wanted, size, possible=None, generator=None, **options):
+    return Generation(**options)(model, visible, wanted, size, possible, generator)
 
 
 def asked(model, visible, wanted):

@@ -82,11 +82,27 @@ def test_target_shares_are_skewed_to_few_tokens(tiny_model, sequence):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"input_budget": 0}, {"target_budget": 0}, {"alpha": 0.0}, {"input_budget": (9, 3)}]
+    "arguments",
+    [
+        {"input_budget": 0},
+        {"input_budget": 2.5},
+        {"input_budget": (9, 3)},
+        {"input_budget": (9,)},
+        {"target_budget": 0},
+        {"target_budget": 1.5},
+        {"alpha": 0.0},
+        {"alpha": float("nan")},
+    ],
 )
 def test_impossible_budgets_are_refused(tiny_model, arguments):
-    with pytest.raises(ValueError, match="budgets >= 1 and alpha > 0"):
+    with pytest.raises(ValueError, match="whole budgets >= 1 and alpha > 0"):
         BudgetMasking(tiny_model.vocabulary, **arguments)
+
+
+@pytest.mark.parametrize("probability", [7, -0.1, float("nan")])
+def test_hiding_by_what_is_no_probability_is_refused(tiny_model, probability):
+    with pytest.raises(ValueError, match=r"probabilities from 0 to 1, given .* for 'redshift'"):
+        BudgetMasking(tiny_model.vocabulary, hide={"redshift": probability})
 
 
 def test_hiding_an_unknown_modality_is_refused(tiny_model):

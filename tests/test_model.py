@@ -114,7 +114,11 @@ def test_tokens_are_the_same_under_autocast(tiny_model, observations):
             "no modality 'desi_spectrm'; did you mean 'desi_spectrum'",
         ),
         (lambda o: {}, ValueError, "wanted observations of at least one of"),
-        (lambda o: o["desi_spectrum"], TypeError, "wanted a dict of name -> observation, given Spectrum"),
+        (
+            lambda o: o["desi_spectrum"],
+            TypeError,
+            "wanted a dict of name -> observation, given Spectrum: name the modality, such as {'desi_spectrum': ...}",
+        ),
         (lambda o: {"desi_spectrum": o["redshift"]}, TypeError, "desi_spectrum: wanted Spectrum, given Scalar"),
         (
             lambda o: {"desi_spectrum": o["desi_spectrum"].flux},
@@ -134,10 +138,15 @@ def test_bad_observations_are_refused(tiny_model, observations, given, error, me
 def test_bad_requests_are_refused(tiny_model, observations):
     with pytest.raises(ValueError, match="pool must be 'mean' or 'none', given 'max'"):
         tiny_model.embed(observations, pool="max")
+    with pytest.raises(ValueError, match="pool must be 'mean' or 'none', given 'max'"):
+        tiny_model.embed_tokens(tiny_model.tokenize(observations), pool="max")
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, given 0"):
         tiny_model.embed(observations, batch_size=0)
-    with pytest.raises(ValueError, match="'desi_spectrum' is no scalar"):
-        tiny_model.predict(observations, "desi_spectrum")
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, given 0"):
+        tiny_model.reconstruct(observations, "desi_spectrum", batch_size=0)
+    for name in ("desi_spectrum", "gaia_bp_coefficients"):
+        with pytest.raises(ValueError, match=f"'{name}' is no scalar"):
+            tiny_model.predict(observations, name)
     with pytest.raises(ValueError, match="wanted observations of at least one"):
         tiny_model.predict({"redshift": observations["redshift"]}, "redshift")
     with pytest.raises(ValueError, match="give like="):
@@ -176,3 +185,28 @@ def test_a_predicted_spectrum_has_flux_wherever_like_has_pixels(tiny_model, obse
     nothing = Spectrum(like.flux, torch.zeros_like(like.ivar), like.wavelength)
     with pytest.raises(ValueError, match="like= has nothing measured"):
         tiny_model.reconstruct(given, "desi_spectrum", like=nothing)
+
+
+def test_a_model_says_what_it_reads(tiny_model):
+    first, *lines = repr(tiny_model).splitlines()
+    assert first.startswith("AION(unnamed, ")
+    assert first.endswith(" parameters on cpu, of 32 features)")
+    assert [line.split(":")[0].strip() for line in lines] == sorted(tiny_model.modalities)
+    assert "  redshift: Scalar, 32 bins" in "\n".join(lines)
+
+
+def test_progress_is_shown_when_asked_for(tiny_model, observations, monkeypatch):
+    seen = []
+    monkeypatch.setattr("aion.model.tqdm", lambda starts, title, disable: seen.append((title, disable)) or starts)
+    expected = tiny_model.embed(observations, batch_size=2)
+    torch.testing.assert_close(tiny_model.embed(observations, batch_size=2, progress="embedding"), expected)
+    tiny_model.predict(observations, "redshift", progress="redshifts")
+    assert seen == [(None, True), ("embedding", None), ("redshifts", None)]
+
+
+def test_tokens_are_predicted_from_as_observations_are(tiny_model, observations):
+    others = {name: value for name, value in observations.items() if name != "redshift"}
+    posterior = tiny_model.predict_tokens(tiny_model.tokenize(others), "redshift")
+    torch.testing.assert_close(posterior.probabilities, tiny_model.predict(observations, "redshift").probabilities)
+    with pytest.raises(ValueError, match="holds tokens of 'redshift' itself"):
+        tiny_model.predict_tokens(tiny_model.tokenize(observations), "redshift")

@@ -262,6 +262,8 @@ def test_one_grid_serves_all_and_neighbours_may_be_equal():
         (("decam-g", "decam-g"), ValueError, "wanted 2 different bands"),
         (("decam-g", "decam-r", "decam-z"), ValueError, "wanted 2 different bands"),
         ("gr", TypeError, "sequence of names, given the string 'gr'"),
+        ((["decam-g"], "decam-r"), ValueError, r"unknown band \['decam-g'\]"),
+        ((), ValueError, "wanted 2 different bands"),
     ],
 )
 def test_bad_bands_are_refused(bands, error, message):
@@ -288,6 +290,11 @@ def test_the_standard_pixel_scale_is_that_of_the_survey(survey):
     result = image(np.ones((3, len(bands), 2, 2)), bands=bands)
     assert result.bands == tuple(bands)
     torch.testing.assert_close(result.pixel_scale, torch.full((3,), PIXEL_SCALES[survey]))
+
+
+def test_pixel_scales_with_a_unit_are_refused_never_dropped():
+    with pytest.raises(TypeError, match=r"Image.pixel_scale has a unit \(arcsec\)"):
+        image(pixel_scale=0.2 * u.arcsec)
 
 
 @pytest.mark.parametrize("bands", [("gaia-g", "gaia-bp"), ("decam-g", "hsc-r"), ("decam-g", "gaia-g")])
@@ -489,3 +496,14 @@ def test_a_scalar_that_is_nan_was_not_measured():
 )
 def test_near_miss_hints(name, message):
     assert near_miss(name, ["sdss_spectrum", "redshift", "desi_spectrum"]).startswith(message)
+
+
+def test_observations_say_what_they_are():
+    ivar = np.ones((2, 4))
+    ivar[1] = 0
+    assert repr(Spectrum(ivar, ivar, [4000, 4001, 4002, 4003.5])) == (
+        "Spectrum(2 objects, 4 pixels from 4000 to 4003.5 Angstrom, 50 % measured)"
+    )
+    assert repr(image(np.ones((1, 2, 5, 4)))) == "Image(1 object, decam-g, decam-r, 5 x 4 pixels, 100 % measured)"
+    assert repr(Scalar([0.25, np.nan, 3])) == "Scalar(3 objects, a number each from 0.25 to 3, 66.7 % measured)"
+    assert repr(Scalar([[np.nan] * 5])) == "Scalar(1 object, 5 numbers each, 0 % measured)"

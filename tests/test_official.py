@@ -264,7 +264,7 @@ def test_global_generators_are_left_alone(model, given):
         (lambda m, o: m.embed({"desi_spectrum": o["legacysurvey_image"]}), TypeError, "wanted Spectrum, given Image"),
         (lambda m, o: m.predict(o, "legacysurvey_image"), ValueError, "is no scalar"),
         (lambda m, o: m.predict(o, "legacysurvey_segmentation_map"), ValueError, "is no scalar"),
-        (lambda m, o: m.predict(o, "gaia_bp_coefficients"), ValueError, "one component"),
+        (lambda m, o: m.predict(o, "gaia_bp_coefficients"), ValueError, "or a vector of them"),
         (lambda m, o: m.generate({"ra": o["ra"]}, "hsc_image"), ValueError, "give like="),
         (lambda m, o: AION.from_pretrained("aion-base"), FileNotFoundError, "not a Hub id owner/name"),
     ],

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aion.generation import generate
+from aion.generation import Generation
 from aion.official.checkpoint import is_published, read_transformer, write_transformer
 from aion.official.names import PUBLISHED, name_of
 from aion.tokens import Tokens, TokenSequence
@@ -114,7 +114,7 @@ def test_generation_is_the_published_one(repositories, name, parity):
     model = read_transformer(repositories[variant], parity)[0].eval()
     visible = sequence(model, config_of(repositories[variant]), MAKE.GIVEN)
     options = {"scheme": "one-pass", "temperature": 0.0, "guidance": float(scale)}
-    ids = generate(model, visible, query(model, ["tok_xp_bp"]), 1024, **options)
+    ids = Generation(**options)(model, visible, query(model, ["tok_xp_bp"]), 1024)
     assert torch.equal(ids[:, 0], EXPECTED[name].long())
 
 

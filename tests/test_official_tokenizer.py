@@ -171,7 +171,7 @@ def test_gradients_of_the_loss_reach_every_parameter(pair):
 
 def test_codebook_has_a_different_vector_for_each_id(pair):
     tokenizer, _, published = pair
-    book = tokenizer.codebook()
+    book = tokenizer.codebook(32)  # the width of a transformer, which all tokenizers are told
     assert len(book.unique(dim=0)) == len(book) == published.vocabulary
 
 
@@ -194,6 +194,12 @@ def test_ids_beyond_the_vocabulary_are_refused(pair):
         wrong = type(tokens)(tokens.ids + shift, tokens.position, tokens.valid)
         with pytest.raises(ValueError, match=rf"ids must lie in \[0, {published.vocabulary}\)"):
             tokenizer.decode(wrong, like=observation)
+
+
+def test_another_number_of_objects_to_decode_on_is_refused(pair):
+    tokenizer, observation, _ = pair
+    with pytest.raises(ValueError, match="like= of as many objects as the tokens, 6, given 1"):
+        tokenizer.decode(tokenizer.encode(observation), like=observation[0])
 
 
 def test_ids_that_are_no_integers_are_refused(pair):

@@ -140,5 +140,6 @@ def test_names_are_listed_and_others_refused():
     from aion.observations import Spectrum
 
     assert aion.Spectrum is Spectrum
+    assert "astropy" not in loaded("import aion\nassert callable(aion.io.read)"), "modules need no import of their own"
     with pytest.raises(AttributeError, match="module 'aion' has no attribute 'Spectra'"):
         aion.Spectra  # noqa: B018

@@ -228,6 +228,7 @@ def test_red_is_the_longest_wavelength_whatever_the_order(order):
 def test_bands_asked_for_and_bands_without_a_pixel():
     picture = image()
     grey, axes = pixels(image=picture, bands=("decam-r",))
+    assert np.array_equal(grey, pixels(image=picture, bands="decam-r")[0])
     assert (grey[..., 0] == grey[..., 2]).all()
     assert axes.get_title(loc="left") == "decam-r"
     both = Image.stack([image(bands=("decam-g", "decam-r")), image(bands=("decam-z",))])
@@ -264,6 +265,8 @@ def test_other_things_and_rows_are_refused(function):
     for row in (2, -3):
         with pytest.raises(IndexError):
             function(one, row=row)
+    with pytest.raises(TypeError):
+        function(one, row=0.5)
 
 
 def test_bad_input_is_refused():

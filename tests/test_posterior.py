@@ -68,3 +68,23 @@ def test_bad_histograms_are_refused(edges, probabilities, message):
 def test_quantile_level_outside_the_unit_interval_is_refused(posterior):
     with pytest.raises(ValueError, match=r"quantiles must lie in \[0, 1\]"):
         posterior.quantile(1.5)
+    with pytest.raises(ValueError, match=r"quantiles must lie in \[0, 1\], given nan"):
+        posterior.quantile(math.nan)
+
+
+@pytest.mark.parametrize("mass", [-0.1, 1.5, math.nan])
+def test_an_interval_holds_a_share(posterior, mass):
+    with pytest.raises(ValueError, match="a share from 0 to 1, given"):
+        posterior.interval(mass)
+
+
+def test_what_was_not_measured_has_no_density(posterior):
+    density = posterior.log_prob(torch.tensor([0.1, math.nan, 4.0]))
+    assert density.isnan().tolist() == [False, True, False]
+    assert density[2] == -math.inf
+    with pytest.raises(ValueError, match=r"wanted a value, or \(3,\), one for each object, given \(2,\)"):
+        posterior.log_prob(torch.zeros(2))
+
+
+def test_it_says_what_it_is(posterior):
+    assert repr(posterior) == "Posterior(3 objects, 3 bins from 0 to 3)"

@@ -180,12 +180,23 @@ def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path, change):
         (("[transformer]", "[transformer"), "is not TOML"),
         (("width = 8", "widht = 8"), "spectrum tokenizer: .*widht"),
         (('name = "short"', ""), "lacks name"),
+        # What is made last is looked at before the first part is trained.
+        (("heads = 2", "heads = 3"), "dim must be a multiple of heads"),
+        (("redshift = 1.0", "redshfit = 1.0"), "unknown modality 'redshfit'"),
+        (("[training.default]", "[training.transformer]"), r"\[training.spectrum\] lacks batch, steps"),
     ],
 )
-def test_bad_recipes_are_refused(recipe, tmp_path, change, message):
+def test_bad_recipes_are_refused_before_anything_is_made(recipe, tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr(Sky, "observe", None)
     recipe.write_text(SHORT.replace(*change))
     with pytest.raises(ValueError, match=message):
         train_recipe(recipe, tmp_path / "run", progress=False)
+
+
+def test_a_device_that_cannot_be_used_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="cannot compute on device 'gpu'"):
+        train_recipe(recipe, tmp_path / "run", device="gpu", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_recipe_is_refused(tmp_path):

@@ -106,6 +106,13 @@ def test_a_source_of_a_tokenizer_is_one_thing(write):
         ("[training", "[short]\nobjects = 3\nmodalities = []\n[training", r"\[short\] wants tokens that are kept"),
         ("[training", "[short]\nobject = 3\n[training", r"knows no 'object'; did you mean 'objects'"),
         ("batch = 2", "batch = 2\nseed = 3", r"\[training.default\] knows no 'seed'"),
+        (
+            "[training.default]",
+            "[training.spectrun]\nsteps = 3\n[training.default]",
+            "knows no 'spectrun'; did you mean",
+        ),
+        ("batch = 2", "", r"\[training.transformer\] lacks batch"),
+        ("seed = 1", 'seed = 1\ndtype = "bfloat"', "dtype of the stored transformer: .* given 'bfloat'"),
         ("[training", "[masking]\ninput_buget = 3\n[training", r"knows no 'input_buget'; did you mean 'input_budget'"),
     ],
 )

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from aion.device import usable
 from aion.observations import Image, Observation, Spectrum
 from aion.sky import MODALITIES, OPTIONAL, Sky
 from aion.sky.galaxies import MAX_REDSHIFT
@@ -238,6 +239,10 @@ def test_what_is_kept_without_light_scores_at_chance_for_every_label(name):
         assert score(features, target) < 0.07, label
 
 
+def test_the_device_may_be_chosen_by_itself():
+    assert Sky(modalities=["redshift"], device="auto").device == usable("auto")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -247,6 +252,8 @@ def test_what_is_kept_without_light_scores_at_chance_for_every_label(name):
         ({"max_redshift": 0.0}, ValueError, "max_redshift"),
         ({"modalities": ["desi_spectra"]}, ValueError, "did you mean 'desi_spectrum'"),
         ({"modalities": "redshift"}, TypeError, "sequence of names"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, given 1.5"),
+        ({"device": "gpu"}, ValueError, "cannot compute on device 'gpu'"),
     ],
 )
 def test_wrong_skies_are_refused(arguments, error, words):

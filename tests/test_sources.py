@@ -3,7 +3,7 @@ import torch
 
 from aion import Scalar
 from aion.sky import Sky
-from aion.sources import Mixture, Part, SkyObjects, SkySource, observed
+from aion.sources import Mixture, PartSource, SkyObjects, SkySource, observed
 
 
 def test_batches_are_new_objects_and_the_same_for_the_same_step():
@@ -55,7 +55,7 @@ def test_equal_weights_take_turns_in_order():
     assert mixture(4) == "bbbb"
 
 
-@pytest.mark.parametrize(("count", "weights"), [(0, None), (2, [1]), (2, [1, 0]), (2, [1, -1])])
+@pytest.mark.parametrize(("count", "weights"), [(0, None), (2, [1]), (2, [1, 0]), (2, [1, -1]), (1, [float("nan")])])
 def test_bad_mixtures_are_refused(count, weights):
     with pytest.raises(ValueError, match="positive weights"):
         Mixture([lambda step: step] * count, weights)
@@ -66,7 +66,7 @@ def test_whole_objects_are_those_that_a_part_is_taken_of():
     seen = objects(1)
     expected = Sky(seed=2, modalities=["desi_spectrum", "redshift"]).observe(range(56, 62))
     assert torch.equal(seen["redshift"].value, expected["redshift"].value)
-    part, same = Part(objects, "desi_spectrum")(1), SkySource("desi_spectrum", 6, 50, {"seed": 2})(1)
+    part, same = PartSource(objects, "desi_spectrum")(1), SkySource("desi_spectrum", 6, 50, {"seed": 2})(1)
     assert torch.equal(part.flux, same.flux)
 
 

@@ -116,6 +116,7 @@ def test_bfloat16_embeddings_are_near(observations, bundle):
         (lambda f: edit(f, lambda c: c.update(format=99)), "wanted a bundle of format 1, given 99"),
         (lambda f: edit(f, lambda c: c["transformer"].update(heads=2)), "was altered"),
         (lambda f: edit(f, lambda c: c.pop("sha256")), "lacks sha256"),
+        (lambda f: edit(f, lambda c: c.update(tokenizers=None, modalities=[])), "lacks modalities, tokenizers"),
         (lambda f: flip(f / "tokenizers" / "spectrum.safetensors"), "was altered or damaged"),
         (lambda f: (f / "transformer.safetensors").write_bytes(b"\x80\x04."), "was altered or damaged"),
     ],
@@ -130,6 +131,22 @@ def test_damaged_bundles_are_refused(bundle, change, message):
 def test_an_unknown_model_is_refused(name):
     with pytest.raises(FileNotFoundError, match="no bundle"):
         AION.from_pretrained(name)
+
+
+def test_a_model_that_ships_has_no_revisions():
+    with pytest.raises(FileNotFoundError, match="holds no revision 'v2'"):
+        AION.from_pretrained("aion-nano", revision="v2")
+
+
+@pytest.mark.parametrize("name", [None, 3, ""])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(TypeError, match="wanted a name such as 'aion-nano', a folder, or a Hub id"):
+        AION.from_pretrained(name)
+
+
+def test_a_folder_may_be_given_from_the_home_directory(bundle, monkeypatch):
+    monkeypatch.setenv("HOME", str(bundle.parent))
+    assert AION.from_pretrained("~/bundle").sha256 == AION.from_pretrained(bundle).sha256
 
 
 def test_an_unreachable_hub_id_is_one_clear_error():
@@ -189,11 +206,16 @@ def test_a_half_precision_bundle_is_saved_again_as_it_was(tiny_model, tmp_path):
     assert files[0] == files[1]
 
 
+def test_types_of_numbers_go_by_their_names(bundle):
+    assert AION.from_pretrained(bundle, dtype="bfloat16").transformer.mask_token.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"device": "tpu"}, "cannot compute on device 'tpu'"),
-        ({"dtype": "bfloat16"}, "dtype must be a type such as torch.float32"),
+        ({"dtype": "int8"}, "dtype must be a type such as torch.float32, its name, or 'auto', given 'int8'"),
+        ({"dtype": "float31"}, "dtype must be a type such as torch.float32"),
         ({"dtype": torch.int8}, "dtype must be a type such as torch.float32"),
     ],
 )

@@ -161,6 +161,19 @@ def test_another_kind_of_observation_is_refused(pair):
         tokenizer.encode(other)
 
 
+def test_what_tokens_cannot_be_decoded_on_is_refused(pair):
+    tokenizer, observation = pair
+    tokens = tokenizer.encode(observation)
+    for like in (observation[:2], observation[[0]]):
+        with pytest.raises(ValueError, match=f"like= of as many objects as the tokens, 6, given {len(like)}"):
+            tokenizer.decode(tokens, like=like)
+    with pytest.raises(TypeError, match=f"wanted {type(observation).__name__}, given str"):
+        tokenizer.decode(tokens, like="grid")
+    for shift in (tokenizer.size, -tokenizer.size):
+        with pytest.raises(ValueError, match=rf"ids must lie in \[0, {tokenizer.size}\)"):
+            tokenizer.decode(replace(tokens, ids=tokens.ids + shift), like=observation)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

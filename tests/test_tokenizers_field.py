@@ -148,7 +148,7 @@ def test_embeddings_are_zero_where_nothing_was_measured(tokenizer):
         (lambda t, f: t.encode(Scalar([1.0])), TypeError, "wanted Field, given Scalar"),
         (lambda t, f: t.decode(t.encode(f)), ValueError, "give like="),
         (lambda t, f: t.decode(t.encode(f), f[:2]), ValueError, "as many objects as the tokens, 3, given 2"),
-        (lambda t, f: t.decode(t.encode(f), draw((8, 8))), ValueError, "is beyond the 2 x 2 patches of like"),
+        (lambda t, f: t.decode(t.encode(f), draw((8, 8))), ValueError, "is no patch of like, which has 8 x 8 pixels"),
         (
             lambda t, f: t.decode(Tokens(t.encode(f).ids + 1000, t.encode(f).position, t.encode(f).valid), f),
             ValueError,

@@ -3,8 +3,8 @@
 import torch
 
 from aion.tokenizers.ladder import Ladder
-from aion.tokenizers.slots import ATOM, CODE, SCALE, SWELL, collect, compact, join, slots, stands
-from aion.tokens import Tokens
+from aion.tokenizers.slots import ATOM, CODE, SCALE, SWELL, collect, compact, slots, stands
+from aion.tokens import Tokens, join
 
 
 def test_compacting_keeps_order_and_cuts_padding(generator):

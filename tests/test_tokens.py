@@ -62,6 +62,13 @@ def test_bad_tokens_are_refused(changes, error, message):
     assert len(Tokens(**bad())) == 2
 
 
+def test_tokens_say_how_many_there_are():
+    valid = torch.tensor([[True, False], [True, True]])
+    tokens = Tokens(torch.zeros(2, 2, dtype=torch.long), torch.zeros(2, 2, 2), valid)
+    assert repr(tokens) == "Tokens(2 objects, 3 of 4 valid)"
+    assert repr(Vocabulary({"a": 1}).pack({"a": tokens})[0]) == "TokenSequence(1 object, 1 of 2 valid)"
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(SIZES)))
 def test_the_order_of_names_changes_nothing(order, tokens):
     vocabulary = Vocabulary({name: SIZES[name] for name in order})

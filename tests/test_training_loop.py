@@ -1,6 +1,7 @@
 """The loop: it learns, logs, and resumes exactly."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -251,7 +252,17 @@ def test_bfloat16_on_request():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate": 0}, "accumulate: wanted a multiple of the number of ranks, 1, given 0"),
+        ({"accumulate": 0}, "accumulate: wanted a whole number of at least 1, given 0"),
+        ({"steps": -1}, "steps: wanted a whole number of at least 0, given -1"),
+        ({"steps": 1e4}, "steps: wanted a whole number of at least 0, given 10000.0"),
+        ({"log_every": 0}, "log_every: wanted a whole number of at least 1, given 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every: wanted a whole number of at least 1, given 0"),
+        ({"ahead": -1}, "ahead: wanted a whole number of at least 0, given -1"),
+        ({"lr": -1e-3}, r"lr: wanted a number from 0 to inf, given -0\.001"),
+        ({"lr": math.nan}, "lr: wanted a number from 0 to inf, given nan"),
+        ({"warmup": 2}, "warmup: wanted a number from 0 to 1, given 2"),
+        ({"weight_decay": -1.0}, "weight_decay: wanted a number from 0 to inf"),
+        ({"clip": 0.0}, r"clip: wanted a number above 0, given 0\.0"),
         ({"ema": 1.0}, "ema: wanted a decay of at least 0 and below 1, given 1.0"),
         ({"parallel": "both"}, "wanted parallel of .* given 'both'"),
         ({"precision": "float16"}, "given 'ddp' and 'float16'"),
@@ -260,7 +271,7 @@ def test_bfloat16_on_request():
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        train(Line(), data, 1, **options)
+        train(Line(), data, **{"steps": 1, **options})
 
 
 def test_gradients_that_are_not_finite_stop_the_training_before_they_spoil_it():

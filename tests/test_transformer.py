@@ -226,6 +226,22 @@ def test_rotary_heads_must_have_pairs():
         Transformer({"z": 5}, dim=6, heads=2, rotary=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 6}, "dim must be a multiple of 4, given 6"),
+        ({"heads": 0, "rotary": True}, "wanted a width, heads and depths, given dim=8, heads=0"),
+        ({"heads": 3}, "dim must be a multiple of heads, given dim=8 and heads=3"),
+        ({"decoder_depth": -1}, r"depths \[1, -1\]"),
+        ({"smoothing": {"z": 0.0}}, "wanted smoothing > 0"),
+        ({"weights": {"z": -1.0}}, "weights >= 0"),
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer({"z": 5}, **{"dim": 8, "heads": 2, "encoder_depth": 1, "decoder_depth": 1, **options})
+
+
 def test_no_time_is_lost_on_the_meta_device():
     with torch.device("meta"):
         model = Transformer({"z": 5}, dim=8, heads=2, encoder_depth=1, decoder_depth=1)

@@ -75,7 +75,7 @@ class FixedGrid(OfficialSpectrumTokenizer):
     @torch.no_grad()
     def decode(self, tokens: Tokens, like: Spectrum | None = None) -> Spectrum:
         """Renders tokens at the wavelengths of `like`, or on the grid; the ivar is the model's own, 0 without token."""
-        self._check_ids(tokens)
+        self.check_tokens(tokens, like)
         ids, valid = place(tokens, self.grid)
         values = self.quantizer.quantizer.values(ids[:, 1:]) * valid[:, 1:, None]
         channels = self._decode(values)

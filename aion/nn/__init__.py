@@ -1,3 +1,3 @@
 """Building blocks: attention, transformer blocks, position embedding, convolutions and quantisation."""
 
-__all__ = ["attention", "block", "context", "convolution", "embedding", "quantize"]
+__all__ = ["activation", "attention", "block", "context", "convolution", "embedding", "quantize"]

@@ -122,7 +122,7 @@ class OfficialCatalogTokenizer(PublishedTokenizer):
         Raises:
             ValueError: for an id beyond the vocabulary.
         """
-        self._check_ids(tokens)
+        self.check_tokens(tokens, like)
         last = int(tokens.position[..., 1][tokens.valid].max()) if tokens.valid.any() else 0
         ids, valid = place(tokens, (1, 5 * (last // 5 + 1)))
         codes, valid = (v.unflatten(1, (-1, 5)) for v in (ids, valid))
@@ -143,7 +143,7 @@ class OfficialCatalogTokenizer(PublishedTokenizer):
             "loss": torch.stack([(a - b).square().sum() for a, b in pairs]).sum() / observation.measured.sum().clamp(1)
         }
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns a column for each kind of number and the rank in it, `(size, 12)`; marks are numbered."""
         book = torch.zeros(self.codes, 11, device=self._starts.device)
         book[:OFFSET, 0] = torch.arange(1, OFFSET + 1, device=book.device) / OFFSET

@@ -158,7 +158,7 @@ class OfficialFieldTokenizer(PublishedTokenizer):
         Raises:
             ValueError: for an id beyond the vocabulary or a place beyond the grid.
         """
-        self._check_ids(tokens)
+        self.check_tokens(tokens, like)
         ids, valid = place(tokens, self.grid)
         values = self.quantizer.values(ids.clamp(max=self.codes - 1)) * valid[..., None]
         value = chunked(lambda v: self._decode(v.unflatten(1, self.grid)), values)
@@ -173,7 +173,7 @@ class OfficialFieldTokenizer(PublishedTokenizer):
         error = (self._decode(self.quantizer(self._encode(value))[0]) - value[:, 0]) * measured
         return {"loss": error.square().sum() / measured.sum().clamp(min=1)}
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values `(size, d + 1)`."""
         return self._book(self.quantizer.values(torch.arange(self.codes, device=self.encode_proj.weight.device)))
 

@@ -177,7 +177,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
             msg = "image tokens have no bands of their own: give like=, an image with the pixels and bands wanted"
             raise ValueError(msg)
         channel = [self._channel(band) for band in like.bands]
-        self._check_ids(tokens)
+        self.check_tokens(tokens, like)
         ids, valid = place(tokens, self.grid)
         values = self.quantizer.values(ids.clamp(max=self.codes - 1)) * valid[..., None]
         flux = chunked(lambda v: self._decode(v.unflatten(1, self.grid), channel), values)
@@ -197,7 +197,7 @@ class OfficialImageTokenizer(PublishedTokenizer):
         error = ((model - flux[:, channel]) * seen).square().sum() / seen.sum().clamp(min=1)
         return {"loss": error, "codes": ids.unique().numel() / torch.tensor(float(self.codes))}
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns the code values `(size, d + 1)`."""
         return self._book(self.quantizer.values(torch.arange(self.codes, device=self.subsample_in.weight.device)))
 

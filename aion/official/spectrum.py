@@ -202,7 +202,7 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
         Raises:
             ValueError: for an id beyond the vocabulary or a place beyond the grid.
         """
-        self._check_ids(tokens)
+        self.check_tokens(tokens, like)
         ids, valid = place(tokens, self.grid)
         ids = ids.clamp(max=self.codes - 1)
         values = self.quantizer.quantizer.values(ids[:, 1:]) * valid[:, 1:, None]
@@ -229,7 +229,7 @@ class OfficialSpectrumTokenizer(PublishedTokenizer):
         error = (self._decode(values)[..., 0] - grid[..., 0].sinh() / self.scaling) * seen
         return {"loss": error.square().sum() / seen.sum().clamp(min=1)}
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns the values of the codes `(size, d + 1)`; the steps of the flux scale go by the same ids."""
         return self._book(self.quantizer.quantizer.values(torch.arange(self.codes, device=self._buckets.device)))
 

@@ -108,7 +108,7 @@ class TableTokenizer(PublishedTokenizer):
         Raises:
             ValueError: for an id beyond the vocabulary or a place beyond the components.
         """
-        self._check_ids(tokens)
+        self.check_tokens(tokens, like)
         ids, valid = place(tokens, (1, self.components))
         valid = valid & (ids < self.codes)  # an id that the transformer knows and no value has
         value = self.table.expand(len(ids), -1, -1).gather(2, ids.clamp(max=self.codes - 1)[..., None])[..., 0]
@@ -143,7 +143,7 @@ class TableTokenizer(PublishedTokenizer):
             "loss": torch.nan_to_num(columns - self._columns(self.decode(self.encode(observation)))).square().mean()
         }
 
-    def codebook(self) -> Tensor:
+    def codebook(self, dim: int = 64) -> Tensor:
         """Returns sines and cosines of the rank of each id, eight octaves of them, `(size, 17)`."""
         rank = (torch.arange(self.codes, device=self.table.device) + 0.5) / self.codes
         angle = math.pi * rank[:, None] * 2.0 ** torch.arange(8, device=rank.device)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from aion.tokenizers.base import Tokenizer
-from aion.tokens import Tokens
 
 
 class PublishedTokenizer(Tokenizer):
@@ -70,8 +69,3 @@ class PublishedTokenizer(Tokenizer):
         book[: self.codes, :-1] = values
         book[self.codes :, -1] = torch.arange(1, self.size - self.codes + 1, device=book.device)
         return book
-
-    def _check_ids(self, tokens: Tokens) -> None:
-        if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
-            msg = f"{self.kind} tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
-            raise ValueError(msg)

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 
 from aion import keeping
+from aion.device import usable
 from aion.masking import BudgetMasking
 from aion.model import AION
 from aion.observations import Observation
 from aion.recipes.kept import KeptTokens
 from aion.recipes.part import FIRST, FITTED, HELD_OUT, Part, machine, on_device
-from aion.recipes.reading import digest, load
+from aion.recipes.reading import check_trained, digest, load, settings_of
 from aion.recipes.short import Short
-from aion.sources import Mixture, SkyObjects, SkySource, data_objects, observed
-from aion.sources import Part as PartSource
+from aion.sources import Mixture, PartSource, SkyObjects, SkySource, data_objects, observed
 from aion.tokenizers import Tokenizer, build, store
 from aion.tokens import TokenSequence
 from aion.training import ranks
@@ -32,17 +32,19 @@ def train_recipe(
     Arguments:
         path: the recipe.
         folder: receives `bundle/`, the logs `*.jsonl` and, while it runs, the checkpoints.
-        device: where to train; each rank its own.
+        device: where to train, each rank its own; `"auto"` takes CUDA if there is one, else the CPU.
         steps: overrides the steps of every part, for a trial run.
         progress: shows progress bars on a terminal.
 
     Raises:
         FileNotFoundError: if the recipe, its data or a tokenizer that it names are not there.
-        ValueError: for a recipe that is none, or that is not the same on every rank.
+        ValueError: for a recipe that is none, or that is not the same on every rank, or a device that cannot be used.
+            What is wrong with any part is said before the first is trained.
     """
     folder = Path(folder)
     with ranks.together():
-        recipe = load(path)
+        device, recipe = str(usable(device)), load(path)
+        _rehearse(path, recipe)
         folder.mkdir(parents=True, exist_ok=True)
     ranks.agree("recipe", digest(recipe))
     run = _Run(recipe, folder, device, steps, progress)
@@ -78,19 +80,19 @@ class _Run:
         config = self.recipe["tokenizers"][name]
         if "stored" in config:
             with ranks.together():
-                tokenizer = _stored(name, config).to(self.device)
+                tokenizer = _make(name, config).to(self.device)
             data = keeping.read(config["stored"], store.KIND)[1].get("provenance", {}).get("data")
             self.facts[name] = {"stored": config["stored"]} | ({"data": data} if data else {})
             return tokenizer
         part = self._part(name)
         with ranks.together():
-            tokenizer = build({key: value for key, value in config.items() if key not in FIT}).to(self.device)
+            tokenizer = _make(name, config).to(self.device)
             data, sample = self._data(name, part)
         if hasattr(tokenizer, "fit"):
             count = config.get("fit_objects", 2000)
             options = {"spacing": config["spacing"]} if "spacing" in config else {}
             part.fit(tokenizer, sample(count if self.steps is None else min(count, 256)).to(self.device), options)
-        if any(parameter.requires_grad for parameter in tokenizer.parameters()):
+        if _trained(tokenizer):
             part.reset(tokenizer)
             part.train(tokenizer, lambda number: on_device(data(number), self.device), f"tokenizer {name}")
         self.facts[name] = part.facts
@@ -136,9 +138,7 @@ class _Run:
         return KeptTokens(folder, identity, fresh, count, part.batch, self.recipe["seed"], self.progress)
 
     def _part(self, name: str) -> Part:
-        """Takes the training settings of a part: its own section over the defaults."""
-        training = self.recipe["training"]
-        settings = {**training.get("default", {}), **training.get(name, {})}
+        settings = settings_of(self.recipe, name)
         if self.steps is not None and "steps" in settings:  # a part that is only fitted has none
             settings["steps"] = min(self.steps, settings["steps"])
         return Part(self.recipe, name, settings, self.folder, self.progress)
@@ -163,8 +163,30 @@ class _Run:
         return Mixture(sources), lambda count: sources[0].observe(first, count)
 
 
-def _stored(name: str, config: Mapping) -> Tokenizer:
+def _rehearse(path: Path | str, recipe: Mapping) -> None:
+    """Makes every part without its numbers, so that no mistake in the last is found after the others were trained."""
+    tokenizers = {name: _make(name, config, "meta") for name, config in recipe["tokenizers"].items()}
+    with torch.device("meta"):
+        vocabulary = AION(tokenizers, recipe["modalities"], recipe["transformer"]).vocabulary
+    for name, tokenizer in tokenizers.items():
+        if "stored" not in recipe["tokenizers"][name] and _trained(tokenizer):
+            check_trained(path, name, settings_of(recipe, name))
+    BudgetMasking(vocabulary, **recipe.get("masking", {}))
+    if "short" in recipe:
+        Short(vocabulary, **recipe["short"])
+
+
+def _make(name: str, config: Mapping, device: str = "cpu") -> Tokenizer:
+    """Loads a tokenizer that is stored, or makes one that is to be fitted or trained on a device."""
+    if "stored" not in config:
+        with torch.device(device):
+            return build({key: value for key, value in config.items() if key not in FIT})
     if lost := sorted(set(config) - {"stored"}):
         msg = f"tokenizer {name!r} is stored and takes no {lost[0]!r}"
         raise ValueError(msg)
     return store.load(config["stored"])
+
+
+def _trained(tokenizer: Tokenizer) -> bool:
+    """Tells whether there is anything to train: some are fitted and no more."""
+    return any(parameter.requires_grad for parameter in tokenizer.parameters())

@@ -95,7 +95,7 @@ class KeptTokens:
     def _read_ends(self, path: Path) -> Tensor:
         try:
             with safe_open(path, framework="pt") as file:
-                identity, ends = file.metadata().get("identity"), file.get_tensor("ends")
+                identity, ends = (file.metadata() or {}).get("identity"), file.get_tensor("ends")
         except SafetensorError as error:
             msg = f"{path} is damaged ({error}): remove it, and it is made again"
             raise ValueError(msg) from error

@@ -5,18 +5,18 @@ taken from the one that is read, down to the settings of a section; a tokenizer 
 whole. `section = false` takes a section of the other away.
 """
 
-__all__ = ["digest", "is_family", "load", "load_family", "load_tokenizer"]
+__all__ = ["check_trained", "digest", "is_family", "load", "load_family", "load_tokenizer", "settings_of"]
 
 import hashlib
 import json
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from aion.masking import BudgetMasking
 from aion.observations import near_miss
 from aion.sky import Sky
-from aion.training.toml import check_keys, check_sections, check_training, read_toml
+from aion.training.toml import check_keys, check_names, check_sections, check_training, read_toml
 from aion.transformer import Transformer
 
 SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "short", "sky"}
@@ -24,7 +24,9 @@ SECTIONS |= {"tokenizers", "training", "transformer"}
 TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
 FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
 TRAINING = {"batch", "kept"}  # beside the arguments of `train`
+NEEDED = {"batch", "steps"}  # of what is trained
 DATA = {"columns", "dataset", "on_error", "options", "path", "split"}
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 def load(path: Path | str) -> dict:
@@ -32,8 +34,8 @@ def load(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not TOML, a section or a key is unknown (with the near misses) or missing, it has neither
-            or both of a sky and data, or a modality has no tokenizer.
+        ValueError: if it is not TOML, a section, a part or a key is unknown (with the near misses) or missing, it has
+            neither or both of a sky and data, a modality has no tokenizer, or there is no such type of number.
     """
     recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "short", "sky"})
     for section, function, without in (
@@ -45,8 +47,13 @@ def load(path: Path | str) -> dict:
     if "short" in recipe and not recipe["training"].get("transformer", {}).get("kept"):
         msg = f"{path}: [short] wants tokens that are kept: say kept in [training.transformer]"
         raise ValueError(msg)
+    check_names(path, "training", recipe["training"], {"default", "transformer", *recipe["tokenizers"]})
     for part, settings in recipe["training"].items():
         check_training(path, f"training.{part}", settings, TRAINING)
+    check_trained(path, "transformer", settings_of(recipe, "transformer"))
+    if recipe.get("dtype", "float32") not in DTYPES:
+        msg = f"{path}: dtype of the stored transformer: wanted one of {', '.join(DTYPES)}, given {recipe['dtype']!r}"
+        raise ValueError(msg)
     if ("sky" in recipe) == ("data" in recipe):
         msg = f"{path}: wanted one of [sky] and [data], given {'both' if 'sky' in recipe else 'neither'}"
         raise ValueError(msg)
@@ -73,11 +80,16 @@ def load_tokenizer(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not TOML, a section is unknown (with the near misses) or missing, or a source names neither
-            or both of a modality and a reader.
+        ValueError: if it is not TOML, a section or a key is unknown (with the near misses) or missing, or a source
+            names neither or both of a modality and a reader.
     """
     recipe = _read(path, TOKENIZER_SECTIONS, {"data", "fit", "sky"})
     check_training(path, "training", recipe["training"], TRAINING - {"kept"})
+    every = all("batch" in source for source in recipe["sources"].values())
+    check_trained(path, "", recipe["training"], {"steps"} if every else NEEDED)
+    if "fit" in recipe and "modality" not in recipe["fit"]:
+        msg = f"{path}: [fit] lacks modality, what the tokenizer is fitted to"
+        raise ValueError(msg)
     if "data" in recipe:
         _check_data(path, recipe["data"])
     for name, source in recipe["sources"].items():
@@ -98,9 +110,31 @@ def load_family(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not TOML or a section is unknown (with the near misses) or missing.
+        ValueError: if it is not TOML, or a section or a key is unknown (with the near misses) or missing.
     """
-    return _read(path, FAMILY_SECTIONS, {"sky"})
+    recipe = _read(path, FAMILY_SECTIONS, {"sky"})
+    check_names(path, "fit", recipe["fit"], {"batch", "objects"})
+    if "objects" not in recipe["fit"]:
+        msg = f"{path}: [fit] lacks objects, the number of those that are fitted to"
+        raise ValueError(msg)
+    return recipe
+
+
+def settings_of(recipe: Mapping, part: str) -> dict[str, object]:
+    """Returns the settings of the training of a part: its own section over the defaults."""
+    return {**recipe["training"].get("default", {}), **recipe["training"].get(part, {})}
+
+
+def check_trained(path: Path | str, part: str, settings: Mapping, needed: Collection[str] = NEEDED) -> None:
+    """Refuses settings of what is trained that lack what is needed.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if missing := sorted(set(needed) - set(settings)):
+        section = f"training.{part}" if part else "training"
+        msg = f"{path}: [{section}] lacks {', '.join(missing)}"
+        raise ValueError(msg)
 
 
 def digest(*facts: object) -> str:
@@ -109,9 +143,7 @@ def digest(*facts: object) -> str:
 
 
 def _check_data(path: Path | str, data: Mapping) -> None:
-    if unknown := sorted(set(data) - DATA):
-        msg = f"{path}: [data] knows no {unknown[0]!r}; {near_miss(unknown[0], DATA)}"
-        raise ValueError(msg)
+    check_names(path, "data", data, DATA)
     if ("path" in data) == ("dataset" in data) or "columns" not in data:
         msg = f"{path}: [data] wants one of path and dataset, and columns; given {', '.join(sorted(data)) or 'nothing'}"
         raise ValueError(msg)

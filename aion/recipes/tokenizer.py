@@ -9,13 +9,13 @@ import torch
 
 from tqdm.auto import tqdm
 
+from aion.device import usable
 from aion.observations import Observation, near_miss
 from aion.recipes import part
 from aion.recipes.part import FIRST, FITTED
 from aion.recipes.reading import load_family, load_tokenizer
 from aion.sky import Sky
-from aion.sources import Mixture, SkySource, data_objects
-from aion.sources import Part as PartSource
+from aion.sources import Mixture, PartSource, SkySource, data_objects
 from aion.tokenizers import Tokenizer, build
 from aion.tokenizers.store import save
 from aion.training import ranks
@@ -39,16 +39,16 @@ def train_tokenizer(
         readers: by the name a source gives, functions of its other settings and `batch` and `seed` that return a
             source, see `aion.sources`; its attribute `facts`, if it has one, goes into the provenance.
         others: classes of tokenizers known beside those of `aion.tokenizers`.
-        device: where to train.
+        device: where to train; `"auto"` takes CUDA if there is one, else the CPU.
         steps: overrides the steps, for a trial run.
         progress: shows a progress bar on a terminal.
 
     Raises:
-        ValueError: for a recipe that is not one, or a reader that is not given.
+        ValueError: for a recipe that is not one, a reader that is not given, or a device that cannot be used.
     """
     folder = Path(folder)
     with ranks.together():
-        recipe = load_tokenizer(path)
+        device, recipe = str(usable(device)), load_tokenizer(path)
         folder.mkdir(parents=True, exist_ok=True)
         settings = dict(recipe["training"])
         settings |= {} if steps is None else {"steps": min(steps, settings["steps"])}
@@ -76,11 +76,14 @@ def fit_family(
     Arguments:
         path: the recipe.
         folder: receives a folder for each modality, see `aion.tokenizers.store`.
-        device: where the sky is simulated.
+        device: where the sky is simulated; `"auto"` takes CUDA if there is one, else the CPU.
         objects: overrides the number of objects, for a trial run.
         progress: shows a progress bar on a terminal.
+
+    Raises:
+        ValueError: for a recipe that is not one, or a device that cannot be used.
     """
-    recipe, folder = load_family(path), Path(folder)
+    device, recipe, folder = str(usable(device)), load_family(path), Path(folder)
     count, size = objects or recipe["fit"]["objects"], recipe["fit"].get("batch", 1000)
     sky = Sky(**_sky(recipe, {}, device), modalities=list(recipe["modalities"]))
     starts = tqdm(range(0, count, size), desc=recipe["name"], disable=None if progress else True)

@@ -59,7 +59,7 @@ class Camera:
     @property
     def sigma(self) -> tuple[float, ...]:
         """Returns the error of the flux of a point source of each band in nanomaggy."""
-        return tuple(0.2 * 10 ** (-0.4 * (depth - 22.5)) for depth in self.published.depth.values())
+        return tuple(self.published.sigma.values())
 
     @property
     def psf_sigma(self) -> float:

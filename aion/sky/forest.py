@@ -26,10 +26,9 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
-from aion.sky.templates import interpolate
+from aion.sky.templates import LIGHT, interpolate
 
 STEP = 5e-6  # of the grid in ln wavelength, 1.5 km/s
-LIGHT = 299792.458
 MARGIN = 0.006  # in ln wavelength around each window: 1800 km/s for what moves and what smooths
 EXCITATION = (0.5, 2.2, 4.4, 2.2, 1.2, 3.0)  # eV: three of neutral metals, alpha elements, two of ions
 KINDS = len(EXCITATION) + 2  # then molecules and hydrogen

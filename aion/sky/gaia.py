@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from aion.sky.draws import Draws
+from aion.sky.published import PUBLISHED
 from aion.sky.source import Source
 from aion.sky.templates import WIDE_START, WIDE_STEP, Templates, interpolate, milky_way
 
 # AB, of fluxes in electrons per second: Gaia Early Data Release 3: Photometric content and validation (Riello et al.,
 # 2021), arXiv 2012.01916.
 _ZERO_POINT = {"g": 25.8010, "bp": 25.3540, "rp": 25.1040}
-_XP_LIMIT, _FLUX_LIMIT = 17.65, 20.7  # faintest G with published spectra, and with astrometry
 
 
 def gaia_catalog(
@@ -45,22 +45,22 @@ def gaia_catalog(
         `gaia_flux_g|bp|rp` (electrons/s) and `gaia_parallax` (mas) `(B,)`, NaN for G > 20.7, and
         `gaia_bp|rp_coefficients` (electrons/s) `(B, 55)`, NaN for G > 17.65, as in the release.
     """
-    draws = draws.of("gaia")
+    draws, survey = draws.of("gaia"), PUBLISHED["gaia"]
     error = draws.normal("flux", 4) * noise
     out = {}
     for k, (band, zero) in enumerate(_ZERO_POINT.items()):
         flux = true[:, k] * 10 ** (0.4 * (zero - 22.5))
-        # Photons of some hundred seconds of exposure, background, and 0.2 % of calibration.
-        sigma = torch.sqrt(flux / 40 + (4.0 if band == "g" else 64.0) + (0.002 * flux) ** 2)
+        # Photons of some hundred seconds of exposure, background, and calibration.
+        sigma = torch.sqrt(flux / 40 + (4.0 if band == "g" else 64.0) + (survey.calibration * flux) ** 2)
         out[f"gaia_flux_{band}"] = flux + sigma * error[:, k]
     magnitude = 22.5 - 2.5 * torch.log10(true[:, 0])
     faint = 10 ** (0.4 * (magnitude.clamp(min=13.5) - 15))
     sigma = torch.sqrt(40 + 800 * faint + 30 * faint**2) / 1000
     out["gaia_parallax"] = parallax + sigma * error[:, 3]
-    out = {name: torch.where(magnitude < _FLUX_LIMIT, value, math.nan) for name, value in out.items()}
+    out = {name: torch.where(magnitude < survey.depth["g"], value, math.nan) for name, value in out.items()}
     for band in ("bp", "rp"):
-        coefficients = _coefficients(band, source, draws, templates, noise)
-        out[f"gaia_{band}_coefficients"] = torch.where((magnitude < _XP_LIMIT)[:, None], coefficients, math.nan)
+        coefficients, bright = _coefficients(band, source, draws, templates, noise), magnitude < survey.depth["xp"]
+        out[f"gaia_{band}_coefficients"] = torch.where(bright[:, None], coefficients, math.nan)
     return out
 
 

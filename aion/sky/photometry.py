@@ -20,11 +20,7 @@ from aion.sky.source import LINES, Source
 from aion.sky.templates import BANDS, WIDE_START, WIDE_STEP, Templates, shift_wide
 
 # Standard deviation for a point source in nanomaggy.
-LEGACY_SIGMA = {
-    band: 0.2 * 10 ** (-0.4 * (depth - 22.5))
-    for survey in ("decam", "wise")
-    for band, depth in PUBLISHED[survey].depth.items()
-}
+LEGACY_SIGMA = {**PUBLISHED["decam"].sigma, **PUBLISHED["wise"].sigma}
 ROUND = 0.45  # arcsec: smaller galaxies are fitted by round profiles
 _HSC = tuple(band for band in BANDS if band.startswith("hsc-"))
 
@@ -106,8 +102,7 @@ def hsc_photometry(
     draws, survey = draws.of("hsc.photometry"), PUBLISHED["hsc"]
     error = draws.normal("noise", len(_HSC) + 3) * noise
     out = {}
-    for k, (band, name) in enumerate(zip(survey.depth, _HSC, strict=True)):
-        sigma = 0.2 * 10 ** (-0.4 * (survey.depth[band] - 22.5))
+    for k, ((band, sigma), name) in enumerate(zip(survey.sigma.items(), _HSC, strict=True)):
         size = 1 + (2 * shape["radius"] / survey.seeing[band]) ** 2
         total = torch.sqrt(sigma**2 * size + (survey.calibration * true[:, k]) ** 2)
         out[f"hsc_mag_{band}"] = 22.5 - 2.5 * torch.log10(true[:, k] + total * error[:, k])
@@ -119,7 +114,7 @@ def hsc_photometry(
     minor = major * ((1 - ellipticity) / (1 + ellipticity)) ** 2
     psf = (survey.seeing["i"] * draws.uniform("seeing", 0.85, 1.2) / 2.3548) ** 2
     mean, difference = (major + minor) / 2 + psf, (major - minor) / 2 / ellipticity.clamp(min=1e-6)
-    scatter = 0.01 + 0.2 * (0.2 * 10 ** (-0.4 * (survey.depth["i"] - 22.5)) / true[:, 2].clamp(min=1e-9)).clamp(max=1)
+    scatter = 0.01 + 0.2 * (survey.sigma["i"] / true[:, 2].clamp(min=1e-9)).clamp(max=1)
     # Columns go west and rows north: an ellipse that leans from north to east leans the other way in pixels.
     moments = {"11": mean - difference * e1, "22": mean + difference * e1, "12": -difference * e2}
     for k, (name, value) in enumerate(moments.items()):

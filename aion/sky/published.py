@@ -8,6 +8,8 @@ __all__ = ["EXTINCTION", "PUBLISHED", "Published"]
 
 from dataclasses import dataclass
 
+from aion.observations import PIXEL_SCALES
+
 _DEY = (
     "Overview of the DESI Legacy Imaging Surveys (Dey et al., 2019), arXiv 1804.08657; depth predicted for two "
     "observations: legacysurvey.org/dr9/description"
@@ -32,7 +34,7 @@ class Published:
     Arguments:
         scale: arcsec per pixel of images; Angstrom per pixel of spectra, the smallest.
         seeing: median FWHM of the point-spread function in arcsec, by band; the fibre's diameter of a spectrograph.
-        depth: AB magnitude of a point source at 5 sigma, by band.
+        depth: AB magnitude of a point source at 5 sigma, by band; of Gaia the faintest published, `xp` with spectra.
         calibration: relative error of the flux scale.
         source: where it is published.
     """
@@ -43,24 +45,29 @@ class Published:
     calibration: float
     source: str
 
+    @property
+    def sigma(self) -> dict[str, float]:
+        """Returns the error of the flux of a point source in nanomaggy, by band."""
+        return {band: 0.2 * 10 ** (-0.4 * (depth - 22.5)) for band, depth in self.depth.items()}
+
 
 PUBLISHED: dict[str, Published] = {
     "decam": Published(
-        scale=0.262,
+        scale=PIXEL_SCALES["decam"],
         seeing={"g": 1.29, "r": 1.18, "i": 1.15, "z": 1.11},
         depth={"g": 24.7, "r": 23.9, "i": 23.5, "z": 23.0},
         calibration=0.01,
         source=_DEY,
     ),
     "wise": Published(
-        scale=2.75,
+        scale=PIXEL_SCALES["wise"],
         seeing={"w1": 6.1, "w2": 6.4, "w3": 6.5, "w4": 12.0},
         depth={"w1": 21.27, "w2": 20.39, "w3": 16.89, "w4": 14.52},
         calibration=0.02,
         source=_WISE,
     ),
     "hsc": Published(
-        scale=0.168,
+        scale=PIXEL_SCALES["hsc"],
         seeing={"g": 0.72, "r": 0.67, "i": 0.56, "z": 0.63, "y": 0.64},
         depth={"g": 26.8, "r": 26.4, "i": 26.4, "z": 25.5, "y": 24.7},
         calibration=0.01,

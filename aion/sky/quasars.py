@@ -28,10 +28,9 @@ from torch import Tensor
 
 from aion.sky.draws import Draws
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, WIDE_START, WIDE_STEP, Templates, gaussian
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, LIGHT, WIDE_START, WIDE_STEP, Templates, gaussian
 
 QUASAR_REDSHIFTS = (0.1, 4.0)
-_LIGHT = 299792.458
 _ALPHA, _BETA, _LIMIT = 1215.67, 1025.72, 911.76  # Lyman alpha, beta and limit, Angstrom
 # Broad lines: wavelength in Angstrom, equivalent width in Angstrom, width over that of Mg II, shift in km/s.
 _BROAD = (
@@ -154,14 +153,13 @@ def _with_lines(
     """Adds the broad lines on a grid that starts at a log10 wavelength."""
     equivalent, velocity, shift = lines
     place = torch.tensor([line[0] for line in _BROAD], dtype=torch.float64, device=flux.device)
-    height = equivalent * _continuum(place.expand(len(z), -1), n) / (place * velocity / _LIGHT * math.sqrt(2 * math.pi))
-    centre = (torch.log10(place * (1 + z)[:, None] * (1 + shift / _LIGHT)) - start) / step
-    sigma = velocity / (_LIGHT * step * math.log(10))
+    height = equivalent * _continuum(place.expand(len(z), -1), n) / (place * velocity / LIGHT * math.sqrt(2 * math.pi))
+    centre = (torch.log10(place * (1 + z)[:, None] * (1 + shift / LIGHT)) - start) / step
+    sigma = velocity / (LIGHT * step * math.log(10))
     for chosen, reach in ((slice(-_FE), 5.0 * 4200), (slice(-_FE, None), 4.0 * 16000)):  # km/s: what few exceed
-        offset = torch.arange(
-            -math.ceil(reach / (_LIGHT * step * 2.3026)), math.ceil(reach / (_LIGHT * step * 2.3026)) + 1
-        )
-        index = centre[:, chosen].round().long()[:, :, None] + offset.to(flux.device)
+        most = math.ceil(reach / (LIGHT * step * 2.3026))
+        offset = torch.arange(-most, most + 1, device=flux.device)
+        index = centre[:, chosen].round().long()[:, :, None] + offset
         inside = (index >= 0) & (index < flux.shape[1])
         x = ((index - centre[:, chosen, None]) / sigma[:, chosen, None]).float()
         value = gaussian(x) * inside * height[:, chosen, None].float()

@@ -5,12 +5,14 @@ __all__ = ["GALAXY", "QUASAR", "STAR", "Sky"]
 import math
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 
 from torch import Tensor
 
 from aion.catalog import Catalog
+from aion.device import usable
 from aion.field import Field
 from aion.observations import Image, Observation, Scalar, Spectrum, near_miss
 from aion.sky.cameras import HSC, LEGACY
@@ -57,14 +59,15 @@ class Sky:
         max_redshift: largest redshift of other galaxies, at most 1.55.
         modalities: names of what is simulated; all of `MODALITIES` by default, and those of `OPTIONAL` if named. Only
             these are computed.
-        device: where everything is computed.
+        device: where everything is computed; `"auto"` takes CUDA if there is one, else the CPU.
         varied: whether every spectrum has a grid, ends, gaps and a flux scale of its own, see `aion.sky.spectra`.
         complete: whether every object has all that is possible for its kind. By default some lack a spectrum of one
             or both instruments or the photometry; an object that lacks one has ivar 0 there, or NaN.
 
     Raises:
-        TypeError: for modalities in one string.
-        ValueError: for an unknown modality (with the near misses), or a share or redshift out of range.
+        TypeError: for a seed that is no integer, or modalities in one string.
+        ValueError: for an unknown modality (with the near misses), a share or redshift out of range, or a device that
+            cannot be used.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Sky:
         varied: bool = True,
         complete: bool = False,
     ) -> None:
+        if not isinstance(seed, Integral):
+            msg = f"Sky: seed must be an integer, given {seed!r}"
+            raise TypeError(msg)
         for name, share in (("galaxies", galaxies), ("quasars", quasars)):
             if not 0 <= share <= 1:
                 msg = f"Sky: {name} is a share between 0 and 1, given {share}"
@@ -95,8 +101,8 @@ class Sky:
                 raise ValueError(msg)
         self.seed, self.max_redshift = int(seed), float(max_redshift)
         self.galaxies, self.quasars = float(galaxies), float(quasars)
-        self._templates = Templates.load(str(torch.device(device)))
-        self.device, self.varied, self.complete = torch.device(device), bool(varied), bool(complete)
+        self.device, self.varied, self.complete = usable(device), bool(varied), bool(complete)
+        self._templates = Templates.load(str(self.device))
 
     def observe(
         self, indices: Sequence[int] | Tensor, noise: bool = True, light: bool = True

@@ -26,9 +26,8 @@ from torch import Tensor
 from aion.sky.draws import Draws
 from aion.sky.published import PUBLISHED
 from aion.sky.source import LINES, Source
-from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, NOISE_START, Templates, gaussian, interpolate
+from aion.sky.templates import FINE_SIZE, FINE_START, FINE_STEP, LIGHT, NOISE_START, Templates, gaussian, interpolate
 
-_LIGHT = 299792.458
 _ARMS = ((3600.0, 2751), (5760.0, 2326), (7520.0, 2881))  # first wavelength and pixels of DESI, 0.8 A each
 _CHUNK = 16  # objects at a time on a CPU: their pixels stay in its cache
 _NOISE_FIRST = (NOISE_START - FINE_START) / FINE_STEP  # of the noise curves, in cells of the fine grid
@@ -115,7 +114,7 @@ INSTRUMENTS = {
 
 def _blur(fine: Tensor, sigma: Tensor) -> Tensor:
     """Convolves rows with Gaussians of `(B,)` km/s in log wavelength, by the Fourier transform."""
-    pixels = sigma / (_LIGHT * FINE_STEP * math.log(10))
+    pixels = sigma / (LIGHT * FINE_STEP * math.log(10))
     k = torch.arange(FINE_SIZE // 2 + 1, dtype=torch.float32, device=fine.device) * (2 * math.pi / FINE_SIZE)
     window = gaussian(pixels.float()[:, None] * k)
     return torch.fft.irfft(torch.fft.rfft(fine) * window, n=FINE_SIZE)
@@ -132,8 +131,8 @@ def _add_lines(flux: Tensor, source: Source, wavelength: Tensor, resolution: Ten
     pixel = first[:, None] + torch.arange(2 * _REACH + 1, device=flux.device)
     flat, centre = pixel.flatten(), centre[row, line][:, None]
     offset = (wavelength.flatten().index_select(0, flat).view_as(pixel) - centre).float()
-    lsf = (_LIGHT / 2.3548) / resolution.flatten().index_select(0, flat).view_as(pixel)
-    sigma = torch.sqrt(source.line_sigma[row, None].float() ** 2 + lsf**2) * (centre / _LIGHT).float()
+    lsf = (LIGHT / 2.3548) / resolution.flatten().index_select(0, flat).view_as(pixel)
+    sigma = torch.sqrt(source.line_sigma[row, None].float() ** 2 + lsf**2) * (centre / LIGHT).float()
     height = source.line[row, line] / math.sqrt(2 * math.pi)
     value = gaussian(offset / sigma) / sigma * height[:, None]
     flux.view(-1).scatter_add_(0, flat, value.flatten())

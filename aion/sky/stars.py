@@ -16,9 +16,8 @@ from torch import Tensor
 
 from aion.sky.draws import Draws
 from aion.sky.source import LINES, Source
-from aion.sky.templates import Templates
+from aion.sky.templates import LIGHT, Templates
 
-_LIGHT = 299792.458
 _TEMPLATE_SIGMA = 58.0  # km/s, FWHM 2.5 A at 5500 A
 
 
@@ -36,7 +35,7 @@ def star_parameters(draws: Draws, templates: Templates) -> dict[str, Tensor]:
         "first": first.double(),
         "second": second.double(),
         "share": share,
-        "redshift": 60.0 / _LIGHT * draws.normal("star.velocity"),
+        "redshift": 60.0 / LIGHT * draws.normal("star.velocity"),
         "teff": teff,
         "logg": logg,
         "feh": feh,

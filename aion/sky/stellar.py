@@ -33,13 +33,13 @@ from torch import Tensor
 
 from aion.sky.draws import Draws
 from aion.sky.forest import forest
+from aion.sky.published import PUBLISHED
 from aion.sky.source import Source
 from aion.sky.templates import FINE_START, FINE_STEP, WIDE_SIZE, WIDE_START, WIDE_STEP, gaussian, interpolate, milky_way
 
 _APOGEE = ((15140.0, 15810.0), (15850.0, 16440.0), (16470.0, 16960.0))  # vacuum
 _GALAH = ((4713.0, 4903.0), (5648.0, 5873.0), (6478.0, 6737.0), (7585.0, 7887.0))  # air
 _GALAH_PIXELS = 4096
-_XP_LIMIT = 17.65
 # Errors of the sampled spectrum of Gaia DR3 5937083312263887616, a star like the Sun, over their median.
 _XP_ERROR = ((336, 7.1), (356, 4.1), (376, 5.2), (396, 3.6), (416, 2.4), (456, 1.83), (496, 1.31), (536, 1.08))
 _XP_ERROR += ((576, 0.92), (616, 0.68), (636, 0.52), (656, 1.2), (696, 0.96), (756, 0.76), (856, 0.69), (896, 0.82))
@@ -155,7 +155,7 @@ SURVEYS = {
         light=_xp_light,
         level=_xp_level,
         noise=_xp_noise,
-        limit=_XP_LIMIT,
+        limit=PUBLISHED["gaia"].depth["xp"],
         gaps=False,
     ),
     "apogee_spectrum": Survey(

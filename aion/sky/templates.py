@@ -25,6 +25,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+LIGHT = 299792.458  # km/s
 FINE_START, FINE_STEP, FINE_SIZE = 3.1280, 1e-4, 9216
 WIDE_START, WIDE_STEP, WIDE_SIZE = 2.95, 1e-3, 2540
 NOISE_START = 3.544068044350276  # log10 of 3500 A; the noise curves have the step of the fine grid
@@ -207,7 +208,7 @@ def _distance_table(device: str) -> tuple[Tensor, Tensor]:
     z = torch.linspace(0, 5, 10001, dtype=torch.float64, device=device)
     inverse = 1 / torch.sqrt(0.3 * (1 + z) ** 3 + 0.7)
     comoving = torch.cat([z.new_zeros(1), ((inverse[1:] + inverse[:-1]) / 2 * z.diff()).cumsum(0)])
-    return z, 299792.458 / 70 * comoving * (1 + z)
+    return z, LIGHT / 70 * comoving * (1 + z)
 
 
 def luminosity_distance(redshift: Tensor) -> Tensor:

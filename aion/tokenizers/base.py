@@ -124,8 +124,14 @@ class Tokenizer(nn.Module, ABC):
     def check_name(self, name: str, observation: Observation) -> None:
         """Refuses an observation that cannot be what the modality `name` stands for; by default none."""
 
-    def check_ids(self, tokens: Tokens) -> None:
-        """Refuses tokens that are valid and have an id that there is not."""
+    def check_tokens(self, tokens: Tokens, like: Observation | None = None) -> None:
+        """Refuses valid tokens with an id that there is not, and a `like` of another kind or number of objects."""
+        if like is not None:
+            self.check(like)
+            if len(like) != len(tokens):
+                wanted = f"{self.kind} tokens: wanted like= of as many objects as the tokens"
+                msg = f"{wanted}, {len(tokens)}, given {len(like)}"
+                raise ValueError(msg)
         if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
             msg = f"{self.kind} tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
             raise ValueError(msg)

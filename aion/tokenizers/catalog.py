@@ -131,7 +131,7 @@ class CatalogTokenizer(Tokenizer):
         Raises:
             ValueError: for an id that there is not, or not at that position, or two tokens at one position.
         """
-        self.check_ids(tokens)
+        self.check_tokens(tokens, like)
         row = torch.arange(len(tokens), device=tokens.ids.device)[:, None].expand_as(tokens.ids)[tokens.valid]
         across, up = self._places(tokens.position[tokens.valid])
         part, ids = across % PARTS, tokens.ids[tokens.valid].long()

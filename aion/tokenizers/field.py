@@ -29,6 +29,7 @@ from aion.nn.attention import layer_norm
 from aion.nn.convolution import ConvBlock2d
 from aion.nn.quantize import FSQ
 from aion.tokenizers.base import Tokenizer, spread_penalty
+from aion.tokenizers.patches import Patches
 from aion.tokens import Tokens
 
 
@@ -52,6 +53,7 @@ class FieldTokenizer(Tokenizer):
             raise ValueError(msg)
         self.patch = patch
         self.quantizer = FSQ(levels)
+        self.patches = Patches([patch], [self.quantizer.size])
         self.stem = nn.Conv2d(2, width, patch, stride=patch)
         self.encoder = nn.ModuleList(ConvBlock2d(width) for _ in range(depth))
         self.latent_norm = layer_norm(width)
@@ -80,7 +82,8 @@ class FieldTokenizer(Tokenizer):
         latent, measured = self._encode(*self._prepare(observation))
         _, ids = self.quantizer(latent.movedim(1, -1))
         valid = measured.flatten(1)
-        return Tokens(ids.flatten(1).masked_fill(~valid, 0), self._position(observation, ids.shape[1:]), valid)
+        position = self.patches.position(observation.value.shape[1:], observation.pixel_scale)
+        return Tokens(ids.flatten(1).masked_fill(~valid, 0), position, valid)
 
     def embed(self, observation: Field) -> tuple[Tensor, Tensor]:
         """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches are measured."""
@@ -91,19 +94,17 @@ class FieldTokenizer(Tokenizer):
         """Renders tokens on the pixels of `like`, in which order they may come; NaN in patches without a token.
 
         Raises:
-            ValueError: without `like`, for an id that there is not or a position beyond the pixels of `like`.
+            ValueError: without `like`, for an id that there is not or a token that is no patch of `like`.
         """
         if like is None:
             msg = "field tokens have no grid of their own: give like=, a map with the pixels wanted"
             raise ValueError(msg)
-        self.check_ids(tokens)
+        self.check_tokens(tokens, like)
         shape = like.value.shape[1:]
-        ids, measured = self._place(tokens, like, self._grid(shape))
+        ids, measured = self.patches.place(tokens, shape, like.pixel_scale)[0][0]
         value = self._decode(self.quantizer.values(ids).movedim(-1, 1), measured).sigmoid()
         known = measured.repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2)
-        top, left = self._margins(shape)
-        value = value.masked_fill(~known, math.nan)[:, top : top + shape[0], left : left + shape[1]]
-        return Field(value, like.pixel_scale)
+        return Field(value.masked_fill(~known, math.nan)[self.patches.window(shape)], like.pixel_scale)
 
     def loss(self, observation: Field, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Computes the divergence of the decoded from the measured pixels."""
@@ -125,19 +126,6 @@ class FieldTokenizer(Tokenizer):
         """Returns the code values `(size, d)`."""
         return self.quantizer.values(torch.arange(self.size, device=self.stem.weight.device))
 
-    def _grid(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns the number of rows and columns of patches: even, so that a patch begins at the middle pixel n // 2.
-
-        The patches of a map are then the same whatever margin it is stacked or padded with.
-        """
-        rows, columns = (2 * math.ceil(math.ceil(n / 2) / self.patch) for n in shape)
-        return rows, columns
-
-    def _margins(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns how many unmeasured rows and columns go before the map."""
-        rows, columns = self._grid(shape)
-        return rows * self.patch // 2 - shape[0] // 2, columns * self.patch // 2 - shape[1] // 2
-
     def _prepare(self, field: Field) -> tuple[Tensor, Tensor]:
         """Returns values `(B, H, W)`, 0 where not measured, and 1 where measured, both padded to whole patches."""
         self.check(field)
@@ -145,10 +133,7 @@ class FieldTokenizer(Tokenizer):
             row = int(bad.nonzero()[0, 0])
             msg = f"row {row}: wanted values from 0 to 1, given {field.value[bad][0].item():.4g}"
             raise ValueError(msg)
-        height, width = field.value.shape[1:]
-        (rows, columns), (top, left) = self._grid((height, width)), self._margins((height, width))
-        margins = (left, columns * self.patch - width - left, top, rows * self.patch - height - top)
-        return F.pad(field.value.nan_to_num(0), margins), F.pad(field.measured.float(), margins)
+        return self.patches.pad(field.value.nan_to_num(0)), self.patches.pad(field.measured.float())
 
     def _encode(self, value: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Returns latents `(B, d, h, w)` and which patches were measured `(B, h, w)`."""
@@ -165,27 +150,3 @@ class FieldTokenizer(Tokenizer):
         for block in self.decoder:
             x = block(x, mask)
         return F.pixel_shuffle(self.to_pixels(self.pixels_norm(x.movedim(1, -1))).movedim(-1, 1), self.patch)[:, 0]
-
-    def _position(self, field: Field, grid: Sequence[int]) -> Tensor:
-        """Returns the offset of each patch from the centre of the map in arcsec, `(B, h * w, 2)`."""
-        axes = [torch.arange(n, device=field.device) - (n - 1) / 2 for n in grid]
-        offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1) * self.patch
-        return offset * field.pixel_scale[:, None, None]
-
-    def _place(self, tokens: Tokens, like: Field, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Puts tokens where their position says: ids and which are there, both `(B, rows, columns)`."""
-        if len(tokens) != len(like):
-            msg = f"field tokens: wanted like= of as many objects as the tokens, {len(tokens)}, given {len(like)}"
-            raise ValueError(msg)
-        place = tokens.position / (self.patch * like.pixel_scale[:, None, None])
-        row, column = ((place[..., i] + (n - 1) / 2).round().long() for i, n in enumerate(grid))
-        inside = (row >= 0) & (row < grid[0]) & (column >= 0) & (column < grid[1])
-        if (bad := tokens.valid & ~inside).any():
-            where = tuple(tokens.position[bad][0].tolist())
-            msg = f"field tokens: one at {where} arcsec is beyond the {grid[0]} x {grid[1]} patches of like"
-            raise ValueError(msg)
-        cells = grid[0] * grid[1]
-        index = torch.where(tokens.valid, row * grid[1] + column, cells)  # the others into one that is cut off
-        ids = tokens.ids.new_zeros(len(tokens), cells + 1).long().scatter(1, index, tokens.ids.long())
-        valid = torch.zeros_like(ids, dtype=torch.bool).scatter(1, index, tokens.valid)
-        return ids[:, :cells].unflatten(1, grid), valid[:, :cells].unflatten(1, grid)

@@ -34,13 +34,12 @@ from aion.nn.quantize import FSQ
 from aion.observations import BANDS, Image, near_miss
 from aion.tokenizers.bands import BandWeights, expected_noise, known_bands
 from aion.tokenizers.base import Tokenizer, correlation_penalty, gaussian_nll, spread_penalty
-from aion.tokenizers.octave import Octave, State
+from aion.tokenizers.octave import LARGEST, Octave, State
 from aion.tokenizers.patches import Patches
 from aion.tokenizers.spots import TILE, Spots
 from aion.tokens import Tokens
 
 _MOST = 6000  # fine tokens of a batch and pass in training: an untrained tokenizer wants one for every bright pixel
-_LARGEST = 1e18  # nanomaggy; its square is finite
 _JITTER = 0.02  # of ln wavelength while training, so that bands between those trained on have sensible weights
 
 
@@ -176,20 +175,22 @@ class ImageTokenizer(Tokenizer):
             ValueError: for a band the tokenizer does not read, with the near misses.
         """
         flux, ivar, bands = self._prepare(observation)
-        steps = self._steps(flux, ivar, bands, observation.pixel_scale, complete=self.spots is not None)
+        shape, scale = observation.flux.shape[2:], observation.pixel_scale
+        steps = self._steps(flux, ivar, bands, scale, complete=self.spots is not None)
         ids = torch.cat([(step.ids + n).flatten(1) for step, n in zip(steps, self.patches.starts, strict=False)], 1)
         valid = torch.cat([step.kept.flatten(1) for step in steps], 1)
-        position = torch.cat([self.patches.position(observation, k) for k in range(len(steps))], 1)
-        if self.spots is not None:
-            spots = self._spots(flux, ivar, bands, steps[-1].state)
-            ids, position, valid = self.patches.append(spots, observation, ids, position, valid)
-        return Tokens(ids.masked_fill(~valid, 0), position, valid)
+        position = torch.cat([self.patches.position(shape, scale, k) for k in range(len(steps))], 1)
+        tokens = Tokens(ids.masked_fill(~valid, 0), position, valid)
+        if self.spots is None:
+            return tokens
+        return self.patches.append(self._spots(flux, ivar, bands, steps[-1].state), shape, scale, tokens)
 
     def places(self, observation: Image) -> Tokens:
         """Returns the tokens that any image on these pixels has: those of the coarsest octave, ids unset."""
         _, ivar, _ = self._prepare(observation)
         valid = self._measured(ivar).flatten(1)
-        return Tokens(torch.zeros_like(valid, dtype=torch.long), self.patches.position(observation, 0), valid)
+        position = self.patches.position(observation.flux.shape[2:], observation.pixel_scale)
+        return Tokens(torch.zeros_like(valid, dtype=torch.long), position, valid)
 
     def embed(self, observation: Image) -> tuple[Tensor, Tensor]:
         """Returns what is known of each patch before quantisation, `(B, N, d)`, and which patches have a token.
@@ -218,11 +219,9 @@ class ImageTokenizer(Tokenizer):
         if like is None:
             msg = "image tokens have no grid of their own: give like=, an image with the pixels and bands wanted"
             raise ValueError(msg)
+        self.check_tokens(tokens, like)
         self._check_bands(like.bands)
-        if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= self.size))).any():
-            msg = f"image tokens: ids must lie in [0, {self.size}), given {tokens.ids[bad][0].item()}"
-            raise ValueError(msg)
-        placed, spots = self.patches.place(tokens, like)
+        placed, spots = self.patches.place(tokens, like.flux.shape[2:], like.pixel_scale)
         measured, state = placed[0][1], None
         for octave, quantizer, (ids, kept) in zip(self.octaves, self.quantizers, placed, strict=True):
             mask = self._mask(measured, octave)
@@ -343,14 +342,14 @@ class ImageTokenizer(Tokenizer):
 
     def _pays(self, flux: Tensor, ivar: Tensor, state: State, octave: Octave, codes: int) -> Tensor:
         """Tells for which patches a token is worth what it costs, `(B, h, w)`."""
-        residual = (flux - state.model.detach()).clamp(-_LARGEST, _LARGEST)
+        residual = (flux - state.model.detach()).clamp(-LARGEST, LARGEST)
         excess = (residual.square() * ivar - 1) * (ivar > 0)
         gain = F.avg_pool2d(excess.sum(1, keepdim=True), octave.patch)[:, 0] * octave.patch**2
         return gain > self.worth * 2 * math.log(codes)
 
     def _spots(self, flux: Tensor, ivar: Tensor, bands: Sequence[str], state: State) -> tuple[Tensor, ...]:
         """Returns the spots of what the octaves leave, see `Spots.find`."""
-        residual = (flux - state.model).clamp(-_LARGEST, _LARGEST) * (ivar > 0)
+        residual = (flux - state.model).clamp(-LARGEST, LARGEST) * (ivar > 0)
         allowed = self.octaves[0].pixels(self._measured(ivar))
         return self.spots.find(residual / state.noise, ivar * state.noise**2, allowed, bands)
 

@@ -8,7 +8,7 @@ band: :math:`m' = m + e\sinh d` and :math:`e'^2 = (e\,\mathrm{exp}\,a)^2 + (m'\,
 of the flux. So every octave works in units of the error of the one before, which whoever decodes knows too.
 """
 
-__all__ = ["Octave", "State"]
+__all__ = ["LARGEST", "Octave", "State"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from aion.nn.convolution import ConvBlock2d
 from aion.tokenizers.bands import BandWeights
 
 _USUAL_BANDS = 4  # the sum over bands is scaled to that of as many
-_LARGEST = 1e18  # nanomaggy; its square is finite
+LARGEST = 1e18  # nanomaggy; its square is finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Octave(nn.Module):
 
     def signal(self, flux: Tensor, ivar: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Returns the residual in units of its expected error, weighted by the noise, and the weight."""
-        residual = (flux - state.model).clamp(-_LARGEST, _LARGEST)
+        residual = (flux - state.model).clamp(-LARGEST, LARGEST)
         weight = (ivar > 0).to(flux.dtype)
         if self.noise is not None:
             power = state.error.square() + (residual.square() if state.context is None else 0)

@@ -1,4 +1,4 @@
-"""Where the patches of an image lie: sizes that halve from octave to octave, anchored at the middle pixel."""
+"""Where the patches of an image or map lie: anchored at the middle pixel, of sizes that halve from octave to octave."""
 
 __all__ = ["Patches"]
 
@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from torch import Tensor
 
-from aion.observations import Image
-from aion.tokens import Tokens
+from aion.tokens import Tokens, join
 
 
 class Patches:
@@ -44,8 +43,8 @@ class Patches:
         return rows * self.sizes[0] // 2 - shape[0] // 2, columns * self.sizes[0] // 2 - shape[1] // 2
 
     def pad(self, value: Tensor) -> Tensor:
-        """Pads `(B, C, H, W)` with zeros to whole patches."""
-        height, width = value.shape[2:]
+        """Pads `(..., H, W)` with zeros to whole patches."""
+        height, width = value.shape[-2:]
         (rows, columns), (top, left) = self.grid((height, width)), self.margins((height, width))
         return F.pad(value, (left, columns * self.sizes[0] - width - left, top, rows * self.sizes[0] - height - top))
 
@@ -54,41 +53,54 @@ class Patches:
         top, left = self.margins(shape)
         return ..., slice(top, top + shape[0]), slice(left, left + shape[1])
 
-    def position(self, image: Image, k: int) -> Tensor:
-        """Returns the offset of each patch of octave k from the centre of the image in arcsec, `(B, h * w, 2)`."""
-        axes = [torch.arange(n, device=image.device) - (n - 1) / 2 for n in self.grid(image.flux.shape[2:], k)]
+    def position(self, shape: Sequence[int], scale: Tensor, k: int = 0) -> Tensor:
+        """Returns the offset of each patch of octave k from the centre in arcsec, `(B, h * w, 2)`.
+
+        Arguments:
+            shape: rows and columns of the pixels.
+            scale: arcsec per pixel, `(B,)`.
+            k: which octave.
+        """
+        axes = [torch.arange(n, device=scale.device) - (n - 1) / 2 for n in self.grid(shape, k)]
         offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1) * self.sizes[k]
-        return offset * image.pixel_scale[:, None, None]
+        return offset * scale[:, None, None]
 
-    def append(
-        self, spots: tuple[Tensor, ...], image: Image, ids: Tensor, position: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Appends spots (object, row and column of the padded pixels, id) to ids, positions and valid of patches."""
+    def append(self, spots: tuple[Tensor, ...], shape: Sequence[int], scale: Tensor, tokens: Tokens) -> Tokens:
+        """Appends spots (object, row and column of the padded pixels, id) to the tokens of patches."""
         owner, row, column, code = spots
-        count = torch.bincount(owner, minlength=len(image))
+        count = torch.bincount(owner, minlength=len(scale))
         there = torch.arange(int(count.max()), device=owner.device) < count[:, None]
-        shape = torch.tensor(self.grid(image.flux.shape[2:]), device=owner.device) * self.sizes[0]
-        own = torch.zeros_like(there, dtype=ids.dtype), position.new_zeros(*there.shape, 2)
-        own[0][there] = code + self.starts[-2]
-        own[1][there] = (torch.stack([row, column], 1) - (shape - 1) / 2) * image.pixel_scale[owner, None]
-        return tuple(torch.cat(pair, 1) for pair in ((ids, own[0]), (position, own[1]), (valid, there)))
+        whole = torch.tensor(self.grid(shape), device=owner.device) * self.sizes[0]
+        ids, position = torch.zeros_like(there, dtype=tokens.ids.dtype), scale.new_zeros(*there.shape, 2)
+        ids[there] = code + self.starts[-2]
+        position[there] = (torch.stack([row, column], 1) - (whole - 1) / 2) * scale[owner, None]
+        return join(tokens, Tokens(ids, position, there))
 
-    def place(self, tokens: Tokens, like: Image) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, ...]]:
-        """Puts tokens where they belong by their positions.
+    def place(
+        self, tokens: Tokens, shape: Sequence[int], scale: Tensor
+    ) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, ...]]:
+        """Puts tokens, in whatever order, where they belong by their positions.
 
         Where several octaves have patches of one size, the id tells the octave.
+
+        Arguments:
+            tokens: with ids in range.
+            shape: rows and columns of the pixels.
+            scale: arcsec per pixel, `(B,)`.
 
         Returns:
             ids from 0 and kept, each `(B, h, w)`, of each octave; object, row, column and id from 0 of spots, `(n,)`.
 
         Raises:
-            ValueError: for a token that is no patch or spot of `like`.
+            ValueError: for a token that is no patch or spot of these pixels.
         """
-        pixel = tokens.position / like.pixel_scale[:, None, None]  # from the middle of all patches
-        octave = torch.bucketize(tokens.ids, torch.tensor(self.starts[1:], device=pixel.device), right=True)
+        pixel = tokens.position / scale[:, None, None]  # from the middle of all patches
+        octave = torch.bucketize(
+            tokens.ids.contiguous(), torch.tensor(self.starts[1:], device=pixel.device), right=True
+        )
         left, placed = tokens.valid, []
         for k, size in enumerate(self.sizes):
-            grid = torch.tensor(self.grid(like.flux.shape[2:], k), device=pixel.device)
+            grid = torch.tensor(self.grid(shape, k), device=pixel.device)
             at, own = self._at(pixel, size, grid, left)
             alike = [other for other, same in enumerate(self.sizes) if same == size]
             own = own & (octave.clamp(alike[0], alike[-1]) == k)
@@ -100,15 +112,15 @@ class Patches:
             left = left & ~own
         spots = tuple(left.new_zeros(4, 0, dtype=torch.long))
         if self.spots:
-            grid = torch.tensor(self.grid(like.flux.shape[2:]), device=pixel.device) * self.sizes[0]
+            grid = torch.tensor(self.grid(shape), device=pixel.device) * self.sizes[0]
             at, own = self._at(pixel, 1, grid, left)
             spots = own.nonzero()[:, 0], *at[own].T, (tokens.ids[own] - self.starts[-2]) % self.spots
             left = left & ~own
         if left.any():
             row, column = tokens.position[left][0].tolist()
             msg = (
-                f"image tokens: one at ({row:.3f}, {column:.3f}) arcsec is no patch of like, which has "
-                f"{like.flux.shape[2]} x {like.flux.shape[3]} pixels of {like.pixel_scale[0].item():.3f} arcsec"
+                f"tokens: one at ({row:.3f}, {column:.3f}) arcsec is no patch of like, which has "
+                f"{shape[0]} x {shape[1]} pixels of {scale[0].item():.3f} arcsec"
             )
             raise ValueError(msg)
         return placed, spots

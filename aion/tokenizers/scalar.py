@@ -163,7 +163,7 @@ class ScalarTokenizer(Tokenizer):
         Raises:
             ValueError: for an id that there is not, or a token of a component that there is not.
         """
-        self.check_ids(tokens)
+        self.check_tokens(tokens, like)
         component = tokens.position[..., 1].round().long()
         if (bad := tokens.valid & ((component < 0) | (component >= self.components))).any():
             msg = f"scalar tokens: wanted components in [0, {self.components}), given {component[bad][0].item()}"

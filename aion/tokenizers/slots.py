@@ -12,7 +12,6 @@ __all__ = [
     "SWELL",
     "collect",
     "compact",
-    "join",
     "means",
     "rendered",
     "slots",
@@ -51,18 +50,15 @@ def sort(tokens: Tokens, bounds: Bounds, octaves: Sequence[int]) -> tuple[list[T
     """Tells codes, flux scales, atoms and swells apart, each `(B, N)`, and finds the octave of each object, `(B,)`.
 
     Arguments:
-        tokens: in any order.
+        tokens: in any order; their ids are in range.
         bounds: see `means`.
         octaves: those there are.
 
     Raises:
-        ValueError: for ids out of range or where they cannot stand, or codes of several octaves in one object.
+        ValueError: for ids where they cannot stand, or codes of several octaves in one object.
     """
     place = stands(tokens.position)
     kinds = [tokens.valid & (place == k) for k in (CODE, SCALE, ATOM, SWELL)]
-    if (bad := tokens.valid & ((tokens.ids < 0) | (tokens.ids >= bounds[-1]))).any():
-        msg = f"spectrum tokens: ids must lie in [0, {bounds[-1]}), given {tokens.ids[bad][0].item()}"
-        raise ValueError(msg)
     if (tokens.valid & (place != means(tokens.ids, bounds))).any():
         msg = "spectrum tokens: the position of some says code, flux scale, atom or swell where their id says another"
         raise ValueError(msg)
@@ -110,11 +106,6 @@ def compact(valid: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
     index = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(int(valid.sum(1).max()), 1)]
     rows = torch.arange(len(valid), device=valid.device)[:, None]
     return valid[rows, index], *(value[rows, index] for value in values)
-
-
-def join(*parts: Tokens) -> Tokens:
-    """Joins tokens of the same objects."""
-    return Tokens(**{key: torch.cat([getattr(part, key) for part in parts], dim=1) for key in vars(parts[0])})
 
 
 def collect(parts: list[tuple[Tensor, Tokens]], count: int, device: torch.device) -> Tokens:

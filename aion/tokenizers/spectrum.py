@@ -45,14 +45,13 @@ from aion.tokenizers.slots import (
     Bounds,
     collect,
     compact,
-    join,
     means,
     rendered,
     slots,
     sort,
     stands,
 )
-from aion.tokens import Tokens
+from aion.tokens import Tokens, join
 
 SWOLLEN = 4  # octaves between the ladder of the codes and that of the swells, whose cells are rungs
 TOLD = 64  # sines and cosines of the wavelength
@@ -215,6 +214,7 @@ class SpectrumTokenizer(Tokenizer):
         Raises:
             ValueError: for ids out of range, or tokens where this tokenizer makes none.
         """
+        self.check_tokens(tokens, like)
         kinds, octave = sort(tokens, self._bounds, self.ladder.octaves)
         scale_ids = torch.where(kinds[SCALE], tokens.ids - self._bounds[0], 0).amax(dim=1)
         scale = self.flux_scale.values(scale_ids) * kinds[SCALE].any(dim=1)

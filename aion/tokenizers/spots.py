@@ -122,12 +122,13 @@ class Spots(nn.Module):
         owner, y, x, ids = spots
         spot, band = (self.describe(ids)[0][:, None] == _colours(bands).to(ids.device)).nonzero(as_tuple=True)
         row, y, x, ids = owner[spot] * len(bands) + band, y[spot], x[spot], ids[spot]
-        self._draw(flux.flatten(0, 1), row, y, x, ids)
         _, shape, amplitude = self.describe(ids)
-        inside = torch.where(self.shapes[shape] > 0, LEFT * amplitude.abs()[:, None, None], math.inf)
-        at = torch.arange(inside.shape[1], device=row.device)
-        index = (row[:, None, None] * flux.shape[2] + (y[:, None] + at)[:, :, None]) * flux.shape[3]
-        index = index + (x[:, None] + at)[:, None]
+        amplitude, shapes = amplitude[:, None, None], self.shapes[shape]
+        at = torch.arange(shapes.shape[1], device=row.device)
+        y, x = (y[:, None] + at)[:, :, None], (x[:, None] + at)[:, None]
+        flux.flatten(0, 1).index_put_((row[:, None, None], y, x), amplitude * shapes, accumulate=True)
+        inside = torch.where(shapes > 0, LEFT * amplitude.abs(), math.inf)
+        index = (row[:, None, None] * flux.shape[2] + y) * flux.shape[3] + x
         error.view(-1).scatter_reduce_(0, index.flatten(), inside.flatten(), "amin")
         m = self.margin
         return flux[:, :, m:-m, m:-m], error[:, :, m:-m, m:-m]
@@ -137,14 +138,6 @@ class Spots(nn.Module):
         colour, shape, amplitude = self.describe(torch.arange(self.size, device=self.shapes.device))
         columns = [colour.float(), shape.float(), amplitude.sign(), amplitude.abs().log()]
         return torch.stack([2 * (c - c.min()) / (c.max() - c.min()) - 1 for c in columns], dim=-1)
-
-    def _draw(self, maps: Tensor, row: Tensor, y: Tensor, x: Tensor, ids: Tensor, weight: Tensor | None = None) -> None:
-        """Adds spots to padded maps `(R, H, W)` in place or, with weights, takes them times these off."""
-        _, shape, amplitude = self.describe(ids)
-        value = amplitude[:, None, None] * self.shapes[shape]
-        at = torch.arange(value.shape[1], device=row.device)
-        index = (row[:, None, None], (y[:, None] + at)[:, :, None], (x[:, None] + at)[:, None])
-        maps.index_put_(index, value if weight is None else -value * weight[index], accumulate=True)
 
     def _filter(self, maps: Tensor, power: int) -> Tensor:
         """Returns the sums of padded maps times the shapes of each tile (to a power), `(tiles, shapes * places)`."""

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -103,9 +104,10 @@ def train(
             holds a checkpoint of another identity or of more steps.
     """
     ranks.agree("training", [identity, steps, accumulate, seed])
-    if accumulate < 1 or accumulate % ranks.size():
-        msg = f"accumulate: wanted a multiple of the number of ranks, {ranks.size()}, given {accumulate}"
-        ranks.fail(ValueError(msg))
+    _check_whole(
+        steps=steps, accumulate=accumulate, ahead=ahead, checkpoint_every=checkpoint_every, log_every=log_every
+    )
+    _check_real(lr=lr, warmup=warmup, weight_decay=weight_decay, clip=clip)
     module.train()
     with ExitStack() as stack:
         model = stack.enter_context(Prepared(module, parallel, precision, activation_checkpointing, compile))
@@ -137,6 +139,24 @@ def train(
         if average is not None:
             average.release()
     return module.eval()
+
+
+def _check_whole(**given: object) -> None:
+    for name, value in given.items():
+        least = 0 if name in {"steps", "ahead"} else 1
+        if not isinstance(value, Integral) or value < least:
+            ranks.fail(ValueError(f"{name}: wanted a whole number of at least {least}, given {value!r}"))
+    if given["accumulate"] % ranks.size():
+        msg = f"accumulate: wanted a multiple of the number of ranks, {ranks.size()}, given {given['accumulate']}"
+        ranks.fail(ValueError(msg))
+
+
+def _check_real(**given: object) -> None:
+    for name, value in given.items():
+        most = 1.0 if name == "warmup" else math.inf
+        if not isinstance(value, Real) or not 0 <= value <= most or (name == "clip" and value == 0):
+            wanted = "a number above 0" if name == "clip" else f"a number from 0 to {most:g}"
+            ranks.fail(ValueError(f"{name}: wanted {wanted}, given {value!r}"))
 
 
 def _own(accumulate: int) -> range:

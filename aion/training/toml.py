@@ -1,6 +1,6 @@
 """The files of recipes: TOML, of sections that are known by name."""
 
-__all__ = ["check_keys", "check_sections", "check_training", "read_toml"]
+__all__ = ["check_keys", "check_names", "check_sections", "check_training", "read_toml"]
 
 import inspect
 
@@ -71,8 +71,16 @@ def check_keys(
     Raises:
         ValueError: naming the key.
     """
-    known = {*inspect.signature(function).parameters, *more} - {*without, "self"}
-    if unknown := sorted(set(given) - known):
+    check_names(path, section, given, {*inspect.signature(function).parameters, *more} - {*without, "self"})
+
+
+def check_names(path: Path | str, section: str, given: Collection[str], known: Collection[str]) -> None:
+    """Refuses a section with a key that is none of those known (with the near misses).
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if unknown := sorted(set(given) - set(known)):
         msg = f"{path}: [{section}] knows no {unknown[0]!r}; {near_miss(unknown[0], known)}"
         raise ValueError(msg)
 
