@@ -287,6 +287,39 @@ def test_data_are_trained_on_as_the_sky_is(shards, tmp_path):
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
 
 
+def test_a_recipe_may_start_from_a_model(shards, tmp_path):
+    first = train_recipe(shards, tmp_path / "first", progress=False)
+    text = shards.read_text()
+    own = f"""
+name = "second"
+seed = 2
+start = '{tmp_path / "first" / "bundle"}'
+[masking]
+input_budget = 20
+target_budget = 10
+[training.transformer]
+batch = 4
+steps = 2
+lr = 1e-12
+weight_decay = 0.0
+"""
+    data = text[text.index("[data]") : text.index("[data.columns.redshift]")]  # some of what the model reads
+    shards.write_text(own + data)
+    second = train_recipe(shards, tmp_path / "run", progress=False)
+    assert second.tokenizers_sha256 == first.tokenizers_sha256
+    for key, value in first.transformer.state_dict().items():
+        torch.testing.assert_close(second.transformer.state_dict()[key], value)
+    begun = second.provenance["parts"]["start"]
+    assert begun["sha256"] == first.sha256
+    assert begun["provenance"]["data"]["path"] == "shards"
+    shards.write_text(own + data + "[transformer]\ndim = 16\n")
+    with pytest.raises(ValueError, match=r"\[transformer\] is that of the model to start from"):
+        train_recipe(shards, tmp_path / "run", progress=False)
+    shards.write_text(own.replace("/bundle'", "/bundel'") + data)
+    with pytest.raises(FileNotFoundError, match="no bundle"):
+        train_recipe(shards, tmp_path / "run", progress=False)
+
+
 def test_missing_data_are_an_error(shards, tmp_path):
     shards.write_text(shards.read_text().replace("/shards'", "/shard'"))
     with pytest.raises(FileNotFoundError, match=r"no data .*/shard: wanted a Parquet file or a folder of them"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from aion import keeping
+from aion import keeping, official
 from aion.device import usable
 from aion.masking import BudgetMasking
 from aion.model import AION
@@ -48,7 +48,7 @@ def train_recipe(
         folder.mkdir(parents=True, exist_ok=True)
     ranks.agree("recipe", digest(recipe))
     run = _Run(recipe, folder, device, steps, progress)
-    tokenizers = {name: run.tokenizer(name) for name in recipe["tokenizers"]}
+    tokenizers = run.start.parts if run.start else {name: run.tokenizer(name) for name in recipe["tokenizers"]}
     model = run.transformer(tokenizers)
     model.provenance = {
         "name": recipe["name"],
@@ -71,6 +71,10 @@ class _Run:
     def __init__(self, recipe: Mapping, folder: Path, device: str, steps: int | None, progress: bool) -> None:
         self.recipe, self.folder, self.device, self.steps, self.progress = recipe, folder, device, steps, progress
         self.facts: dict[str, dict] = {}
+        self.start = None
+        if "start" in recipe:
+            self.start = AION.from_pretrained(recipe["start"]["model"], device=device)
+            self.facts["start"] = {**recipe["start"], "provenance": self.start.provenance}
         self.provenance: object = (
             "simulated by aion.sky from real templates, filters and noise; what stored tokenizers have seen is in parts"
         )
@@ -105,30 +109,45 @@ class _Run:
             model = AION(tokenizers, recipe["modalities"], recipe["transformer"]).to(self.device)
             masking = BudgetMasking(model.vocabulary, **recipe.get("masking", {}))
             objects = self._objects(part, HELD_OUT)
-        part.reset(model.transformer)
-        for name, tokenizer in model.modalities.items():
-            # Modalities that share a tokenizer start from the same embedding.
-            draws = torch.Generator().manual_seed(recipe["seed"] + list(tokenizers).index(tokenizer))
-            model.transformer.embed_codebook(name, model.tokenizer(name).codebook(model.dim), draws)
+        self._begin(part, model, list(tokenizers))
 
         def fresh(number: int) -> TokenSequence:
             return model.tokenize(observed(objects(number)))
 
         tokens = self._kept(part, model, fresh) if part.kept else fresh
         short = Short(model.vocabulary, **recipe["short"]) if "short" in recipe else None
+        seen = self._seen()
 
         def data(number: int) -> tuple[TokenSequence, TokenSequence]:
+            number += seen // part.batch
             draws = torch.Generator().manual_seed(recipe["seed"] * 1_000_003 + number)
             if short and number % 2:
                 return short(tokens(number, short.objects).to(self.device), draws)
             return masking(tokens(number).to(self.device), draws)
 
         part.train(model.transformer, data, "transformer")
-        part.facts["objects"] = part.settings["steps"] * part.lanes * part.batch
+        part.facts["objects"] = seen + part.settings["steps"] * part.lanes * part.batch
         self.facts["transformer"] = part.facts
         if "data" in recipe:
             self.provenance = objects.facts
         return model
+
+    def _begin(self, part: Part, model: AION, names: list[str]) -> None:
+        """Gives the transformer the weights of the model to start from, or draws them."""
+        if self.start:
+            model.transformer.load_state_dict(self.start.transformer.state_dict())
+            return
+        part.reset(model.transformer)
+        for name, tokenizer in model.modalities.items():
+            # Modalities that share a tokenizer start from the same embedding.
+            draws = torch.Generator().manual_seed(self.recipe["seed"] + names.index(tokenizer))
+            model.transformer.embed_codebook(name, model.tokenizer(name).codebook(model.dim), draws)
+
+    def _seen(self) -> int:
+        """Returns how many objects of the sky the model to start from was shown: what comes are others."""
+        if self.start is None or "data" in self.recipe:
+            return 0
+        return self.start.provenance.get("parts", {}).get("transformer", {}).get("objects", 0)
 
     def _kept(self, part: Part, model: AION, fresh: Callable[[int], TokenSequence]) -> KeptTokens:
         source = {key: self.recipe.get(key) for key in ("data", "seed", "sky")}
@@ -169,7 +188,7 @@ def _rehearse(path: Path | str, recipe: Mapping) -> None:
     with torch.device("meta"):
         vocabulary = AION(tokenizers, recipe["modalities"], recipe["transformer"]).vocabulary
     for name, tokenizer in tokenizers.items():
-        if "stored" not in recipe["tokenizers"][name] and _trained(tokenizer):
+        if "start" not in recipe and "stored" not in recipe["tokenizers"][name] and _trained(tokenizer):
             check_trained(path, name, settings_of(recipe, name))
     BudgetMasking(vocabulary, **recipe.get("masking", {}))
     if "short" in recipe:
@@ -180,7 +199,7 @@ def _make(name: str, config: Mapping, device: str = "cpu") -> Tokenizer:
     """Loads a tokenizer that is stored, or makes one that is to be fitted or trained on a device."""
     if "stored" not in config:
         with torch.device(device):
-            return build({key: value for key, value in config.items() if key not in FIT})
+            return build({key: value for key, value in config.items() if key not in FIT}, official.TOKENIZERS)
     if lost := sorted(set(config) - {"stored"}):
         msg = f"tokenizer {name!r} is stored and takes no {lost[0]!r}"
         raise ValueError(msg)

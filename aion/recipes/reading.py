@@ -2,7 +2,8 @@
 
 A recipe may say `like = "other.toml"`, a recipe in the same folder whose settings it takes over: what both have is
 taken from the one that is read, down to the settings of a section; a tokenizer or the training of a part is taken
-whole. `section = false` takes a section of the other away.
+whole. `section = false` takes a section of the other away. With `start = MODEL` tokenizers, modalities and transformer
+are those of a trained model.
 """
 
 __all__ = ["check_trained", "digest", "is_family", "load", "load_family", "load_tokenizer", "settings_of"]
@@ -14,13 +15,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from aion.masking import BudgetMasking
+from aion.model import AION
 from aion.observations import near_miss
 from aion.sky import Sky
 from aion.training.toml import check_keys, check_names, check_sections, check_training, read_toml
 from aion.transformer import Transformer
 
-SECTIONS = {"data", "dtype", "masking", "modalities", "name", "seed", "short", "sky"}
-SECTIONS |= {"tokenizers", "training", "transformer"}
+SECTIONS = {"data", "dtype", "masking", "name", "seed", "short", "sky"}
+TAKEN = {"modalities", "tokenizers", "transformer"}  # from the model to start from, if there is one
+SECTIONS |= {"start", "training", *TAKEN}
 TOKENIZER_SECTIONS = {"data", "fit", "name", "seed", "sky", "sources", "tokenizer", "training"}
 FAMILY_SECTIONS = {"fit", "modalities", "name", "seed", "sky", "tokenizer"}
 TRAINING = {"batch", "kept"}  # beside the arguments of `train`
@@ -33,14 +36,16 @@ def load(path: Path | str) -> dict:
     """Reads the recipe of a bundle and checks its sections.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file, or no model that it starts from.
         ValueError: if it is not TOML, a section, a part or a key is unknown (with the near misses) or missing, it has
             neither or both of a sky and data, a modality has no tokenizer, or there is no such type of number.
     """
-    recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "short", "sky"})
+    recipe = _read(path, SECTIONS, {"data", "dtype", "masking", "short", "sky", "start"})
+    if started := "start" in recipe:
+        recipe = _started(path, recipe)
     for section, function, without in (
         ("masking", BudgetMasking, {"vocabulary"}),
-        ("transformer", Transformer, {"sizes"}),
+        ("transformer", Transformer, set() if started else {"sizes"}),
     ):
         check_keys(path, section, recipe.get(section, {}), function, without=without)
     check_keys(path, "short", recipe.get("short", {}), BudgetMasking, {"modalities", "objects"}, {"vocabulary"})
@@ -67,7 +72,11 @@ def load(path: Path | str) -> dict:
         _check_data(path, recipe["data"])
         for one, other, what in (
             (recipe["data"]["columns"], recipe["modalities"], "no tokenizer: name one in [modalities]"),
-            (recipe["modalities"], recipe["data"]["columns"], "no columns: name them in [data.columns]"),
+            (
+                {} if started else recipe["modalities"],
+                recipe["data"]["columns"],
+                "no columns: name them in [data.columns]",
+            ),
         ):
             if lost := sorted(set(one) - set(other)):
                 msg = f"{path}: modality {lost[0]!r} has {what}; {near_miss(lost[0], other)}"
@@ -120,6 +129,21 @@ def load_family(path: Path | str) -> dict:
     return recipe
 
 
+def _started(path: Path | str, recipe: Mapping) -> dict:
+    """Fills a recipe with what the model that it starts from has; `start` becomes its name and hash."""
+    if given := sorted(TAKEN & set(recipe)):
+        msg = f"{path}: [{given[0]}] is that of the model to start from, {recipe['start']!r}: leave it out"
+        raise ValueError(msg)
+    model = AION.from_pretrained(recipe["start"], device="cpu")
+    return {
+        **recipe,
+        "start": {"model": str(recipe["start"]), "sha256": model.sha256},
+        "modalities": model.modalities,
+        "tokenizers": {name: part.config for name, part in model.parts.items()},
+        "transformer": model.transformer.config,
+    }
+
+
 def settings_of(recipe: Mapping, part: str) -> dict[str, object]:
     """Returns the settings of the training of a part: its own section over the defaults."""
     return {**recipe["training"].get("default", {}), **recipe["training"].get(part, {})}
@@ -157,7 +181,7 @@ def _check_data(path: Path | str, data: Mapping) -> None:
 def _read(path: Path | str, sections: set[str], optional: set[str]) -> dict:
     """Reads a TOML file of known sections."""
     recipe = _merged(Path(path))
-    check_sections(path, recipe, sections, optional)
+    check_sections(path, recipe, sections, optional | (TAKEN if "start" in recipe else set()))
     check_keys(path, "sky", recipe.get("sky", {}), Sky, without={"device", "modalities", "seed"})
     return recipe
 
