@@ -1,6 +1,6 @@
 """Draws the losses of a training: `python benchmarks/curves.py runs/nano/transformer.jsonl docs/training.png`.
 
-A line per modality that is no single number of a catalogue, one for the mean of those that are; each the running mean
+The parts of a training, each with a log of its own, are named one after the other. A line per modality that is no single number of a catalogue, one for the mean of those that are; each the running mean
 of eleven notes of the log.
 """
 
@@ -19,10 +19,13 @@ SHOWN = ("desi_spectrum", "sdss_spectrum", "legacysurvey_image", "redshift")
 ASIDE = ("step", "loss", "lr", "gradient", "seconds")
 
 
-def read(path: Path | str) -> dict[str, np.ndarray]:
-    """Reads the notes of a log, NaN where a note lacks a figure; numbers of a catalogue become their mean."""
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    rows = list({row["step"]: row for row in rows}.values())  # of steps that were taken twice the later
+def read(*paths: Path | str) -> dict[str, np.ndarray]:
+    """Reads notes of logs one after the other, NaN where one lacks a figure; numbers of a catalogue become their mean."""
+    rows, first = [], 0
+    for path in paths:
+        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        own = {row["step"]: row | {"step": first + row["step"]} for row in lines}  # of steps taken twice the later
+        rows, first = [*rows, *own.values()], first + max(own) + 1
     numbers = {name for row in rows for name in row} - {*SHOWN, *ASIDE}
     out = {name: np.array([row.get(name, np.nan) for row in rows], dtype=float) for name in ("step", *SHOWN)}
     means = [[row[name] for name in numbers & set(row)] for row in rows]
@@ -36,9 +39,9 @@ def smoothed(values: np.ndarray, width: int = 11) -> np.ndarray:
     return np.nansum(windows, 1) / np.maximum(np.isfinite(windows).sum(1), 1)
 
 
-def draw(path: Path | str, out: Path | str) -> None:
-    """Draws the losses of a log to a PNG."""
-    table = read(path)
+def draw(*paths: Path | str, out: Path | str) -> None:
+    """Draws the losses of one training, whose parts have a log each, to a PNG."""
+    table = read(*paths)
     steps = table.pop("step")
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axis = figure.subplots()
@@ -53,4 +56,4 @@ def draw(path: Path | str, out: Path | str) -> None:
 
 
 if __name__ == "__main__":
-    draw(*sys.argv[1:3])
+    draw(*sys.argv[1:-1], out=sys.argv[-1])
