@@ -228,7 +228,14 @@ def test_values_that_are_not_finite_are_named(model, generator, value):
 
 
 def test_models_that_make_no_sense_are_refused(model, generator):
-    for options in ({"dim": 30, "heads": 4}, {"dim": 16, "heads": 4}, {"depth": 0}, {"fields": ["a", "a"]}):
+    for options in (
+        {"dim": 30, "heads": 4},
+        {"dim": 16, "heads": 4},
+        {"depth": 0},
+        {"heads": 0},
+        {"context": 0},
+        {"fields": ["a", "a"]},
+    ):
         with pytest.raises(ValueError, match="Walrus: wanted"):
             Walrus(**{"fields": FIELDS, **options})
     with pytest.raises(ValueError, match="at least 1 step"):

@@ -73,28 +73,14 @@ class Walrus(nn.Module):
     ) -> None:
         super().__init__()
         fields, kernels, hidden = list(fields), tuple(kernels), 2 * dim if hidden is None else hidden
-        if not fields or len(set(fields)) != len(fields) or dim % heads or dim // heads < 8 or depth < 1:
-            msg = (
-                "Walrus: wanted different fields, at least one block and heads of at least 8 channels that divide dim, "
-                f"given fields={fields}, dim={dim}, depth={depth}, heads={heads}"
-            )
+        self.config = {"fields": fields, "dim": dim, "depth": depth, "heads": heads, "hidden": hidden, "middle": middle}
+        self.config |= {"kernels": list(kernels), "tokens_2d": tokens_2d, "tokens_3d": tokens_3d, "context": context}
+        self.config |= {"shared_scale": shared_scale, "groups": groups, "highest": highest, "roll_latent": roll_latent}
+        least = min(depth, heads, hidden, middle, *kernels, tokens_2d, tokens_3d, context)
+        if not fields or len(set(fields)) != len(fields) or least < 1 or dim % heads or dim // heads < 8:
+            wanted = "different fields, sizes of at least 1, and heads of at least 8 channels that divide dim"
+            msg = f"Walrus: wanted {wanted}, given {self.config}"
             raise ValueError(msg)
-        self.config = {
-            "fields": fields,
-            "dim": dim,
-            "depth": depth,
-            "heads": heads,
-            "hidden": hidden,
-            "middle": middle,
-            "kernels": list(kernels),
-            "tokens_2d": tokens_2d,
-            "tokens_3d": tokens_3d,
-            "context": context,
-            "shared_scale": shared_scale,
-            "groups": groups,
-            "highest": highest,
-            "roll_latent": roll_latent,
-        }
         self.fields, self.kernels, self.context = tuple(fields), kernels, context
         self.shared_scale, self.roll_latent = shared_scale, roll_latent
         self.tokens = {2: tokens_2d, 3: tokens_3d}
