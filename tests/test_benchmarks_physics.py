@@ -38,11 +38,11 @@ def test_the_unet_is_as_large_as_asked_and_moves_with_periodic_grids(scripts, ge
     unet = baselines.UNet(["a", "b"], width, 3)
     assert sum(p.numel() for p in unet.parameters()) == pytest.approx(500_000, rel=0.2)
     unet.reset_parameters(generator)
-    flow = Flow(torch.randn(2, 4, 1, 16, 16, generator=generator), ["b"], ["periodic"] * 2)
+    flow = Flow(torch.randn(2, 4, 1, 32, 32, generator=generator), ["b"], ["periodic"] * 2)
     unet.loss((flow, {}))["loss"].backward()
-    moved = flow.replace(values=flow.values.roll((4, 8), (3, 4)))
+    moved = flow.replace(values=flow.values.roll((16, 16), (3, 4)))
     one, other = (unet.forecast(given.window(0, 3), 2).values for given in (flow, moved))
-    torch.testing.assert_close(one.roll((4, 8), (3, 4)), other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.roll((16, 16), (3, 4)), other, atol=1e-4, rtol=1e-4)
 
 
 def test_scores(scripts):
