@@ -55,6 +55,7 @@ def main() -> None:
     add_flows(verbs)
     verb = verbs.add_parser("galaxies")
     verb.set_defaults(run=galaxies)
+    verb.add_argument("-o", "--output", type=Path, default=RESULTS, help="folder that gets a folder of the report")
     verb.add_argument("--flows", type=int, default=48, help="galaxies of each kind to test on")
     verb.add_argument("--controls", type=int, default=16, help="of each kind")
     verb.add_argument("--layer-controls", type=int, default=8, help="of each kind, at each layer")

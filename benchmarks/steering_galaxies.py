@@ -20,7 +20,6 @@ from aion.sky import Sky
 from aion.steering import Direction, steering_report
 from aion.tokens import Tokens, TokenSequence
 
-RESULTS = Path(__file__).resolve().parent / "results" / "steering"
 SEEN, PREDICTED = "desi_spectrum", "sdss_spectrum"
 LOOK, SEARCHED = 6000, 120_000  # objects at once and in all, below those that recipes train on
 GALAXY_STRENGTHS, GALAXY_AT = (0.1, 0.2, 0.4, 0.8), 0.4
@@ -144,7 +143,7 @@ def galaxies(arguments: argparse.Namespace) -> None:
         layer_controls=arguments.layer_controls,
         concepts={"lda": lda, "dust": dust},
     )
-    folder = RESULTS / f"galaxies-{layer}-{arguments.seed}"
+    folder = arguments.output / f"galaxies-{layer}-{arguments.seed}"
     report.save(folder)
     draw_spectra(model, directions[layer], tested["star-forming"], folder)
     facts = {"model": directions[layer].model, "separation": directions[layer].separation}

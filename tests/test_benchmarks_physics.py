@@ -131,3 +131,24 @@ def test_flows_to_steer_are_pairs_that_no_recipe_trains_on(scripts, tmp_path):
     seed = {path.name for path in tmp_path.iterdir()}
     flows.pairs("shear", 2, 5, 4, tmp_path, 16)
     assert {path.name for path in tmp_path.iterdir()} == seed
+
+
+class Numbered:
+    """A sky of bright galaxies of which every hundredth is dusty and all others are dust-free."""
+
+    def labels(self, number):
+        dusty = number % 100 == 0
+        facts = {"magnitude": 17.0, "kind": 0.0, "log_ssfr": -12.0, "dust": torch.where(dusty, 0.5, 0.0)}
+        return {name: torch.as_tensor(value).expand(len(number)) for name, value in facts.items()}
+
+
+def test_galaxies_are_looked_for_until_there_are_enough_or_none_are_left(scripts, monkeypatch):
+    script = importlib.import_module("steering_galaxies")
+    found = script.bright_galaxies(Numbered(), {"dusty": 96, "quiescent": 3})
+    assert found["dusty"].tolist() == list(range(0, 9600, 100))
+    assert found["quiescent"].tolist() == [0, 1, 2]
+    monkeypatch.setattr(script, "SEARCHED", 7000)
+    with pytest.raises(
+        SystemExit, match="hold 70 bright dusty galaxies, wanted 96: take at most 73% of"
+    ):
+        script.bright_galaxies(Numbered(), {"dusty": 96, "quiescent": 3})
