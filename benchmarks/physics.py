@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=24, help="of each system and seed")
     parser.add_argument("--systems", nargs="*", help="default: those of the recipe")
     parser.add_argument("--pool", default="quantity", help="see aion.physics.metrics.vrmse")
-    parser.add_argument("--unet-steps", type=int, default=2400, help="0 for none")
+    parser.add_argument("--unet-steps", type=int, default=2000, help="0 for none")
     parser.add_argument("--part", type=part, default=(0, 1), metavar="I/N", help="which of N processes this is")
     parser.add_argument("--only", nargs="*", default=(), help="cells whose name contains one of these")
     parser.add_argument("--dry", action="store_true", help="sum up what is there")

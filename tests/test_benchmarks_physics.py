@@ -93,6 +93,9 @@ def test_cells_are_made_once_and_again_if_what_they_depend_on_changed(scripts, t
     assert dry.missing == ["c"]
     assert cells.Cells(tmp_path, only=("d",)).get("c", {}, make) is None
     assert cells.Cells(tmp_path).get("c", {}, make, ready=False) is None
+    lost = cells.Cells(tmp_path)
+    assert lost.get("lost", {}, lambda: int("no number")) is None
+    assert (lost.missing, (tmp_path / "lost.json").exists()) == (["lost"], False)
     parts = [cells.Cells(tmp_path, part=(part, 2)) for part in (0, 1)]
     wanted = [[part.get(f"p{part.part[0]}{k}", {}, make) is not None for k in range(3)] for part in parts]
     assert wanted == [[True, False, True], [False, True, False]]
@@ -148,7 +151,5 @@ def test_galaxies_are_looked_for_until_there_are_enough_or_none_are_left(scripts
     assert found["dusty"].tolist() == list(range(0, 9600, 100))
     assert found["quiescent"].tolist() == [0, 1, 2]
     monkeypatch.setattr(script, "SEARCHED", 7000)
-    with pytest.raises(
-        SystemExit, match="hold 70 bright dusty galaxies, wanted 96: take at most 73% of"
-    ):
+    with pytest.raises(SystemExit, match="hold 70 bright dusty galaxies, wanted 96: take at most 73% of"):
         script.bright_galaxies(Numbered(), {"dusty": 96, "quiescent": 3})
