@@ -44,7 +44,8 @@ class Cells:
             ready: that what the cell is made of is there.
 
         Returns:
-            The cell with `facts` and the processor `seconds` it took, or None if it is not there and not to be made.
+            The cell with `facts` and the processor `seconds` it took, or None if it is not there and not to be made, or
+            cannot be (which is said).
         """
         path, turn = self.folder / f"{name}.json", self.asked
         self.asked += 1
@@ -56,7 +57,13 @@ class Cells:
             self.missing.append(name)
             return None
         begun = time.process_time()
-        cell = {**make(), "facts": facts, "seconds": round(time.process_time() - begun, 1)}
+        try:
+            made = make()
+        except (FloatingPointError, ValueError) as error:  # such as flows that are lost unsteered: the others go on
+            print(f"{name}: not made: {error}", flush=True)
+            self.missing.append(name)
+            return None
+        cell = {**made, "facts": facts, "seconds": round(time.process_time() - begun, 1)}
         print(f"{name}: {cell['seconds']} s", flush=True)
         write(path, json.dumps(cell, indent=1) + "\n")
         return cell

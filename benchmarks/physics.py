@@ -6,8 +6,9 @@ RUN is a folder that `aion physics train RECIPE -o RUN` wrote. Several are the s
 with fewer than `--seeds` the last is taken again with other flows and jitter, and the summary says so. Beside it stand
 persistence, a linear model of principal components of each system (each seed from another three quarters of the data),
 and one U-Net a seed for all 2-D systems with as many parameters, trained on windows of the same data for
-`--unet-steps` steps. `--short` names trainings, by seed, that took as much processor time as a U-Net. All flows are
-simulated, each seed with other initial conditions that no recipe may train on.
+`--unet-steps` steps. `--short` names trainings, by seed, that took as much processor time as a U-Net; `--plan` says how
+many steps those are and how long everything would take. All flows are simulated, each seed with other initial
+conditions that no recipe may train on.
 
 A score is the median over trajectories and fields of the VRMSE, averaged over the steps of a range; errors are
 standard errors over seeds. `no jitter`: the same roll-outs without. `strides`: error and processor time of one step
@@ -28,7 +29,8 @@ from statistics import mean, median, stdev
 import torch
 
 from cells import Cells, source_hash, write
-from physics_baselines import LinearModel, UNet, trained_unet
+from physics_baselines import LinearModel, UNet, new_unet, trained_unet
+from physics_plan import STEPS, plan
 
 from aion.commands.command import part
 from aion.physics.flow import Flow
@@ -40,7 +42,6 @@ from aion.steering import fingerprint
 
 HERE = Path(__file__).resolve().parent
 RANGES = {"1": (0, 1), "6-12": (5, 12), "13-30": (12, 30)}
-STEPS = 30
 CONTENDERS = ("walrus", "no jitter", "walrus, short", "persistence", "linear", "U-Net")
 BASELINES = CONTENDERS[3:]
 CUTS = ((8, 8), (4, 4), (4, 8), (8, 16), (16, 16))  # strides; the first is the one that roll-outs have
@@ -94,10 +95,14 @@ class Sources:
             self.arguments.data, **{"system": system, **options, "n": self.arguments.trajectories}, seed=HELD_OUT + seed
         )
 
-    def _unet(self, seed: int) -> UNet:
+    def new_unet(self, seed: int) -> UNet:
+        """Makes a U-Net as large as the models."""
         size = sum(p.numel() for p in self.models[0].parameters())
+        return new_unet(self.recipe, self.models[0].context, size, seed)
+
+    def _unet(self, seed: int) -> UNet:
         folder = self.arguments.output / f"unet-{seed}"
-        return trained_unet(self.recipe, self.train(), self.models[0].context, size, self.steps, seed, folder)
+        return trained_unet(self.new_unet(seed), self.recipe, self.train(), self.steps, seed, folder)
 
     @property
     def steps(self) -> int:
@@ -239,14 +244,19 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=24, help="of each system and seed")
     parser.add_argument("--systems", nargs="*", help="default: those of the recipe")
     parser.add_argument("--pool", default="quantity", help="see aion.physics.metrics.vrmse")
-    parser.add_argument("--unet-steps", type=int, default=1000, help="0 for none")
+    parser.add_argument("--unet-steps", type=int, default=2000, help="0 for none")
     parser.add_argument("--part", type=part, default=(0, 1), metavar="I/N", help="which of N processes this is")
     parser.add_argument("--only", nargs="*", default=(), help="cells whose name contains one of these")
     parser.add_argument("--dry", action="store_true", help="sum up what is there")
+    parser.add_argument("--plan", action="store_true", help="say how long it would take, and stop")
     arguments = parser.parse_args()
     sources = Sources(arguments)
+    systems = arguments.systems or list(sources.recipe["data"])
+    if arguments.plan:
+        print(plan(sources.models[0], sources.new_unet(0), sources.recipe, systems, arguments))
+        return
     cells = Cells(arguments.output, arguments.part, tuple(arguments.only), arguments.dry)
-    found = measure(sources, cells, arguments.systems or list(sources.recipe["data"]))
+    found = measure(sources, cells, systems)
     text = summary(found)
     if (trained := len(sources.models)) < arguments.seeds:
         text += f"\n{trained} trained for {arguments.seeds} seeds: errors of the model are over flows and jitter.\n"

@@ -4,7 +4,7 @@ Both forecast a `Flow` from a window: `forecast(window, steps) -> Flow`. Persist
 `aion.physics.metrics.persistence`.
 """
 
-__all__ = ["LinearModel", "UNet", "trained_unet", "width_for"]
+__all__ = ["LinearModel", "UNet", "new_unet", "trained_unet", "width_for"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from aion.physics.flow import Flow
 from aion.physics.normalise import window_scales
 from aion.physics.recipe import Windows
+from aion.physics.rollout import roll_out
 from aion.training import train
+
+LEVELS = 5
 
 
 class LinearModel:
@@ -71,17 +74,18 @@ class UNet(nn.Module):
 
     Arguments:
         fields: vocabulary; those that a window lacks are zero.
-        width: channels of the finest of three levels.
+        width: channels of the finest of five levels, each of which has half the points and twice the channels of the
+            one before, as usual: most parameters are where they cost least.
         context: frames of a window.
     """
 
     def __init__(self, fields: Sequence[str], width: int, context: int = 4) -> None:
         super().__init__()
         self.fields, self.context = tuple(fields), context
-        sizes = [width, 2 * width, 4 * width]
+        sizes = [width * 2**level for level in range(LEVELS)]
         self.enter = nn.Conv2d(len(fields) * context, width, 3)
         self.down = nn.ModuleList(_Convolutions(a, b) for a, b in zip([width, *sizes[:-1]], sizes, strict=True))
-        self.up = nn.ModuleList(_Convolutions(a + b, b) for a, b in ((sizes[2], sizes[1]), (sizes[1], sizes[0])))
+        self.up = nn.ModuleList(_Convolutions(a + b, b) for a, b in zip(sizes[:0:-1], sizes[-2::-1], strict=True))
         self.leave = nn.Conv2d(width, len(fields), 1)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -114,13 +118,11 @@ class UNet(nn.Module):
         return {"loss": (predicted - (flow.values[:, -1] - flow.values[:, -2]) / scale).abs().mean()}
 
     def forecast(self, window: Flow, steps: int) -> Flow:
-        values, result = window.values[:, -self.context :], []
-        with torch.no_grad():
-            for _ in range(steps):
-                predicted, scale = self.increment(window.replace(values=values))
-                result.append(values[:, -1] + predicted * scale)
-                values = torch.cat([values[:, 1:], result[-1][:, None]], 1)
-        return window.replace(values=torch.stack(result, 1))
+        def follow(window: Flow) -> Tensor:
+            predicted, scale = self.increment(window)
+            return window.values[:, -1] + predicted * scale
+
+        return roll_out(window.window(window.frames - self.context, self.context), steps, follow).flow
 
 
 class _Convolutions(nn.Module):
@@ -150,14 +152,17 @@ def width_for(fields: Sequence[str], context: int, parameters: int) -> int:
     return min(range(4, 129, 4), key=distance)
 
 
-def trained_unet(
-    recipe: Mapping, flows: Mapping[str, Flow], context: int, parameters: int, steps: int, seed: int, folder: Path
-) -> UNet:
-    """Trains a U-Net of about so many parameters on the windows of a recipe's 2-D data; resumes if it was stopped."""
-    fields, own = recipe["model"]["fields"], recipe["training"]
+def new_unet(recipe: Mapping, context: int, parameters: int, seed: int) -> UNet:
+    """Makes a U-Net of about so many parameters for the fields of a recipe."""
+    fields = recipe["model"]["fields"]
     unet = UNet(fields, width_for(fields, context, parameters), context)
     unet.reset_parameters(torch.Generator().manual_seed(seed))
+    return unet
+
+
+def trained_unet(unet: UNet, recipe: Mapping, flows: Mapping[str, Flow], steps: int, seed: int, folder: Path) -> UNet:
+    """Trains a U-Net on the windows of a recipe's 2-D data; resumes if it was stopped."""
     planes = {name: flow for name, flow in flows.items() if len(flow.space) == 2}
-    data = Windows(planes, dict.fromkeys(planes, 1.0), context, own["batch"], seed=seed)
-    options = {"lr": 1e-3, "seed": seed, "identity": f"{recipe['name']}-{steps}-{seed}"}
+    data = Windows(planes, dict.fromkeys(planes, 1.0), unet.context, recipe["training"]["batch"], seed=seed)
+    options = {"lr": 1e-3, "seed": seed, "identity": f"{recipe['name']}-{steps}-{seed}-{LEVELS}"}
     return train(unet, data, steps, checkpoint=folder / "checkpoint", log=folder / "log.jsonl", **options)

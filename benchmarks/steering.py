@@ -36,8 +36,8 @@ def add_flows(verbs) -> None:
     verb.add_argument("--flows", type=int, default=64, help="of each regime, to fit on and to test on")
     verb.add_argument("--controls", type=int, default=64, help="from the covariance, and halves of one regime")
     verb.add_argument("--others", type=int, default=8, help="controls of the other kinds")
-    verb.add_argument("--control-flows", type=int, default=32, help="of the test flows that controls are measured on")
-    verb.add_argument("--transfer-flows", type=int, default=16, help="of each regime of another system; 0 for none")
+    verb.add_argument("--control-flows", type=int, default=16, help="of the test flows that controls are measured on")
+    verb.add_argument("--transfer-flows", type=int, default=12, help="of each regime of another system; 0 for none")
     verb.add_argument("--transfer-seeds", type=int, default=1, help="of the seeds that are taken to other systems")
     known = [name for name in REGIMES if len(DIAGNOSTICS[name]) > 0]
     verb.add_argument("--sources", nargs="+", choices=known, default=["shear"], help="systems to fit directions on")
@@ -55,6 +55,7 @@ def main() -> None:
     add_flows(verbs)
     verb = verbs.add_parser("galaxies")
     verb.set_defaults(run=galaxies)
+    verb.add_argument("-o", "--output", type=Path, default=RESULTS, help="folder that gets a folder of the report")
     verb.add_argument("--flows", type=int, default=48, help="galaxies of each kind to test on")
     verb.add_argument("--controls", type=int, default=16, help="of each kind")
     verb.add_argument("--layer-controls", type=int, default=8, help="of each kind, at each layer")

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import time
 
-from collections.abc import Iterator
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -19,11 +19,14 @@ from steering_summary import summary
 from aion.physics.flow import Flow
 from aion.physics.systems import SYSTEMS, simulate
 from aion.physics.walrus import Walrus
-from aion.steering import Direction, animate, draw_controls, find_layers, fingerprint, steering_report
+from aion.steering import Direction, animate, draw_controls, find_layers, fingerprint
 from aion.steering.report import Regime
+from aion.steering.study import measured
+from aion.steering.trial import Trial
 
 HERE = Path(__file__).resolve().parent
 KINDS = ("covariance", "split_half", "isotropic", "split_half_orthogonal")  # the first two in full number
+KEPT = 16  # unsteered runs in memory, of some 50 MB each
 SWEPT = 4  # controls of each of the first two kinds in the sweep over layers
 VELOCITY = {"shear", "kolmogorov"}  # whose flow has no divergence to begin with
 
@@ -39,7 +42,7 @@ class Study:
         self.arguments, self.model = arguments, Walrus.from_pretrained(arguments.model)
         self.layers = list(find_layers(self.model, "blocks.*"))
         self.systems = [name for name in arguments.targets if self.knows(name)]
-        self.fitted, self.cases = cache(self._fitted), cache(self._cases)
+        self.fitted, self.trial = cache(self._fitted), lru_cache(KEPT)(self._trial)
         scripts = ("steering_cells.py", "steering_flows.py")
         self.facts = {"model": fingerprint(self.model), "code": source_hash(*(HERE / name for name in scripts))}
         self.facts |= {"size": arguments.size, "fitted": arguments.flows}
@@ -47,6 +50,11 @@ class Study:
     def knows(self, system: str) -> bool:
         """Tells whether the model has the fields of a system."""
         return set(simulate(system, 1, frames=1, size=SYSTEMS[system].smallest).fields) <= set(self.model.fields)
+
+    @property
+    def quarter(self) -> int:
+        """Returns the number of flows that layers are compared on."""
+        return max(self.arguments.flows // 4, 2)
 
     def seed(self, seed: int, use: int) -> int:
         """Returns the seed of the flows of a use: 0 to fit, 1 to choose the layer, 2 to test, 3 to fit once more."""
@@ -72,28 +80,37 @@ class Study:
 
         return Direction.fit(self.model, layer, positive=fast, negative=calm, forward=once, method="paired")
 
-    def _cases(self, system: str, seed: int, use: int, count: int) -> dict:
+    def cases(self, system: str, seed: int, use: int, count: int) -> dict:
         own = self.arguments
         simulated = own.flows if system in own.sources else own.transfer_flows
         found = cases(self.model, system, max(count, simulated), self.seed(seed, use), own.data, own.size)
         return {name: (window[:count], partner[:count]) for name, (window, partner) in found.items()}
 
+    def _trial(self, system: str, seed: int, use: int, count: int, regime: str, damage: bool) -> Trial:
+        given = self.cases(system, seed, use, count)[regime]
+        return Trial(self.model, given, roll, DIAGNOSTICS[system], DAMAGE if damage else None, seed=seed)
+
     def measured(
-        self, direction: Direction, system: str, given: dict, strengths: list[float], controls: object, seed: int
-    ) -> dict[str, Regime]:
-        """Measures what a direction does to a system, by regime."""
-        damage = DAMAGE if system in VELOCITY and not controls else None
-        options = {"run": roll, "at": AT, "damage": damage, "seed": seed}
-        return steering_report(
-            self.model, direction, given, strengths, DIAGNOSTICS[system], controls, **options
-        ).regimes
+        self,
+        direction: Direction,
+        system: str,
+        seed: int,
+        use: int,
+        count: int,
+        regime: str,
+        strengths: Sequence[float] = (AT,),
+        controls: object = 0,
+        damage: bool = False,
+    ) -> Regime:
+        """Measures what a direction does to flows of a regime; what they do unsteered is computed once for all."""
+        trials = {regime: self.trial(system, seed, use, count, regime, damage)}
+        return measured(trials, direction, strengths, AT, controls, seed).regimes[regime]
 
     def chosen(self, system: str, seed: int) -> dict:
         """Chooses the layer whose direction moves the target most, in the regime that it moves less."""
-        given, target = self.cases(system, seed, 1, max(self.arguments.flows // 4, 2)), next(iter(DIAGNOSTICS[system]))
-        least = {}
+        count, target, least = self.quarter, next(iter(DIAGNOSTICS[system])), {}
         for layer, direction in self.fitted(system, seed).items():
-            regimes = self.measured(direction, system, given, [AT], 0, seed).values()
+            regimes = [self.measured(direction, system, seed, 1, count, regime) for regime in REGIMES[system]]
             least[layer] = min(regime.responses[target].odd[0] for regime in regimes)
         layer = max(least, key=least.get)
         return {"layer": layer, "least": least, "separation": self.fitted(system, seed)[layer].separation}
@@ -148,48 +165,52 @@ def respond(
     study: Study, source: str, target: str, seed: int, layer: str, regime: str, kind: str, count: int, number: int
 ) -> dict:
     """Measures one regime: the dose-response, or controls of one kind."""
-    direction, given = study.fitted(source, seed)[layer], study.cases(target, seed, 2, count)
-    given = {regime: given[regime]}
+    direction = study.fitted(source, seed)[layer]
     if kind == "dose":
-        result = study.measured(direction, target, given, list(STRENGTHS), 0, seed)
+        options = {"strengths": STRENGTHS, "damage": target in VELOCITY}
     else:
-        controls = draw_controls(direction, number, (kind,), torch.Generator().manual_seed(seed))
-        result = study.measured(direction, target, given, [AT], controls, seed)
-    return {"regime": dataclasses.asdict(result[regime])}
+        options = {"controls": draw_controls(direction, number, (kind,), torch.Generator().manual_seed(seed))}
+    return {"regime": dataclasses.asdict(study.measured(direction, target, seed, 2, count, regime, **options))}
 
 
 def sweep(study: Study, source: str, seed: int, layer: str) -> dict:
     """Measures the direction of a layer beside a few controls, on a quarter of the flows."""
-    count = max(study.arguments.flows // 4, 2)
-    direction, given = study.fitted(source, seed)[layer], study.cases(source, seed, 2, count)
+    direction = study.fitted(source, seed)[layer]
     controls = draw_controls(direction, min(SWEPT, study.arguments.controls), KINDS[:2])
-    result = study.measured(direction, source, given, [AT], controls, seed)
-    return {"regimes": {name: dataclasses.asdict(regime) for name, regime in result.items()}}
+    regimes = {
+        regime: study.measured(direction, source, seed, 2, study.quarter, regime, controls=controls)
+        for regime in REGIMES[source]
+    }
+    return {"regimes": {name: dataclasses.asdict(regime) for name, regime in regimes.items()}}
 
 
 def plan(study: Study) -> str:
-    """Estimates the minutes of one thread that each section takes, from the time of one pass."""
+    """Estimates the minutes of one thread that each section takes, from the time of one pass and of a few flows."""
     own, source = study.arguments, study.arguments.sources[0]
-    window = simulate(source, 8, frames=study.model.context, size=own.size)
-    times = []
+    count, frames = 8, START + study.model.context + STEPS
+    start = time.process_time()
+    window = simulate(source, count, frames=frames, size=own.size).window(START, study.model.context)
+    made, passes = time.process_time() - start, []
     for _ in range(3):
         start = time.process_time()
         study.model.rollout(window, 1)
-        times.append(time.process_time() - start)
-    each = min(times) / 8 * STEPS / 60  # minutes for a flow rolled out
-    dose, strict = 4 + 2 * len(STRENGTHS), 2 * (4 + 2 * own.controls)  # each part runs the flows unsteered twice
-    quarter, transferred = max(own.flows // 4, 2), min(own.transfer_seeds, own.seeds) * (len(study.systems) - 1)
-    runs = {
-        "choice of the layer": own.seeds * quarter * 4 * len(study.layers),
+        passes.append(time.process_time() - start)
+    each, made = min(passes) / count * STEPS / 60, made / count / 60  # minutes for a flow rolled out, or simulated
+    few, layers = min(own.flows, own.control_flows), len(study.layers)
+    dose, strict = 2 + 2 * len(STRENGTHS), 2 * (2 + 2 * own.controls)
+    transferred = min(own.transfer_seeds, own.seeds) * own.transfer_flows * (len(study.systems) - 1)
+    runs = {  # of each regime; a section runs its flows unsteered twice
+        "choice of the layer": own.seeds * study.quarter * (2 + 2 * layers),
         "dose-response": own.seeds * own.flows * dose,
-        "controls": own.seeds * min(own.flows, own.control_flows) * (strict + 2 * (4 + 2 * own.others)),
-        "layers": own.seeds * quarter * (4 + 4 * SWEPT) * len(study.layers),
-        "transfer": transferred * own.transfer_flows * (dose + strict),
+        "controls": own.seeds * few * (2 + strict + 2 * (2 + 2 * own.others)),
+        "layers": own.seeds * study.quarter * (2 + layers * 2 * (2 + 2 * SWEPT)),
+        "transfer": transferred * (dose + strict),
     }
-    lines = [f"{1000 * min(times) / 8:.1f} ms a window; minutes of one thread for {own.seeds} seeds:"]
-    scale = 2 * each * len(own.sources)  # regimes
-    lines += [f"- {name}: {count * scale:.0f}" for name, count in runs.items()]
-    return "\n".join([*lines, f"- all: {sum(runs.values()) * scale:.0f}"])
+    minutes = {name: 2 * each * number for name, number in runs.items()}
+    minutes["simulated flows"] = 2 * made * (4 * own.seeds * own.flows + transferred)
+    lines = [f"{1000 * min(passes) / count:.1f} ms a window; minutes of one thread for {own.seeds} seeds:"]
+    lines += [f"- {name}: {value * len(own.sources):.0f}" for name, value in minutes.items()]
+    return "\n".join([*lines, f"- all: {sum(minutes.values()) * len(own.sources):.0f}"])
 
 
 def film(study: Study, direction: Direction, source: str, path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from aion.sky import Sky
 from aion.steering import Direction, steering_report
 from aion.tokens import Tokens, TokenSequence
 
-RESULTS = Path(__file__).resolve().parent / "results" / "steering"
 SEEN, PREDICTED = "desi_spectrum", "sdss_spectrum"
+LOOK, SEARCHED = 6000, 120_000  # objects at once and in all, below those that recipes train on
 GALAXY_STRENGTHS, GALAXY_AT = (0.1, 0.2, 0.4, 0.8), 0.4
 
 
@@ -76,33 +77,43 @@ def predict(model: AION, asked: Asked, generator: torch.Generator) -> Predicted:
     return Predicted(spectrum, redshift.median())
 
 
-def bright_galaxies(sky: Sky, count: int) -> dict[str, Tensor]:
-    """Lists galaxies brighter than 18 mag by the share of light that is in young stars, and by their dust."""
-    number = torch.arange(6000)  # which no recipe trains on
-    labels = sky.labels(number)
-    bright = (labels["magnitude"] < 18) & (labels["kind"] == 0)
-    chosen = {
-        "quiescent": labels["log_ssfr"] < -11.5,
-        "star-forming": labels["log_ssfr"] > -10,
-        "dusty": labels["dust"] > 0.25,
-        "dust-free": labels["dust"] < 0.05,
-    }
-    lists = {name: number[bright & rows] for name, rows in chosen.items()}
-    if short := [name for name, rows in lists.items() if len(rows) < count]:
-        msg = f"only {len(lists[short[0]])} {short[0]} galaxies, wanted {count}"
-        raise SystemExit(msg)
-    return lists
+def bright_galaxies(sky: Sky, wanted: Mapping[str, int]) -> dict[str, Tensor]:
+    """Lists as many galaxies brighter than 18 mag as are wanted by the light of young stars, and by their dust.
+
+    Looks through the sky, of which no recipe trains on these numbers, until it has them.
+    """
+    lists = {name: torch.zeros(0, dtype=torch.long) for name in wanted}
+    for start in range(0, SEARCHED, LOOK):
+        number = torch.arange(start, min(start + LOOK, SEARCHED))
+        labels = sky.labels(number)
+        bright = (labels["magnitude"] < 18) & (labels["kind"] == 0)
+        chosen = {
+            "quiescent": labels["log_ssfr"] < -11.5,
+            "star-forming": labels["log_ssfr"] > -10,
+            "dusty": labels["dust"] > 0.25,
+            "dust-free": labels["dust"] < 0.05,
+        }
+        lists = {name: torch.cat([rows, number[bright & chosen[name]]]) for name, rows in lists.items()}
+        if all(len(lists[name]) >= count for name, count in wanted.items()):
+            return {name: rows[: wanted[name]] for name, rows in lists.items()}
+    name = min(wanted, key=lambda name: len(lists[name]) / wanted[name])
+    share = len(lists[name]) / wanted[name]
+    msg = f"the first {SEARCHED} objects hold {len(lists[name])} bright {name} galaxies, wanted {wanted[name]}: "
+    msg += f"take at most {share:.0%} of these --flows"
+    raise SystemExit(msg)
 
 
 def galaxies(arguments: argparse.Namespace) -> None:
     model, count, begun = AION.from_pretrained("aion-nano"), arguments.flows, time.perf_counter()
     options = {"modalities": (SEEN, PREDICTED), "complete": True, "varied": False}
     sky = Sky(seed=arguments.seed, max_redshift=0.3, galaxies=1.0, **options)
-    rows = bright_galaxies(sky, 3 * count)
+    wanted = dict.fromkeys(("quiescent", "star-forming"), 3 * count)  # two thirds to fit on, the rest to test on
+    rows = bright_galaxies(sky, wanted | dict.fromkeys(("dusty", "dust-free"), 2 * count))
+    tested = {name: ask(model, sky.observe(rows[name][2 * count :])) for name in wanted}
 
-    def fitted(positive: str, negative: str, layers: str, **more: object) -> dict[str, Direction]:
+    def fitted(*names: str, layers: str, **more: object) -> dict[str, Direction]:
         groups = [[{SEEN: sky.observe(part)[SEEN]} for part in rows[name][: 2 * count].split(32)] for name in names]
-        data = {"positive": positive, "negative": negative, "sky": arguments.seed, "simulated": True}
+        data = {"positive": names[0], "negative": names[1], "sky": arguments.seed, "simulated": True}
         return Direction.fit_layers(
             model,
             layers,
@@ -114,16 +125,14 @@ def galaxies(arguments: argparse.Namespace) -> None:
             **more,
         )
 
-    names = ("quiescent", "star-forming")
-    directions = fitted(*names, "transformer.encoder.*")
     layer = arguments.layer
-    lda = fitted(*names, layer, method="lda")[layer]
-    names = ("dusty", "dust-free")
-    dust = fitted(*names, layer)[layer]
+    directions = fitted(*wanted, layers="transformer.encoder.*")
+    lda = fitted(*wanted, layers=layer, method="lda")[layer]
+    dust = fitted("dusty", "dust-free", layers=layer)[layer]
     report = steering_report(
         model,
         directions[layer],
-        {name: ask(model, sky.observe(rows[name][2 * count :][:count])) for name in ("quiescent", "star-forming")},
+        tested,
         GALAXY_STRENGTHS,
         GALAXY_DIAGNOSTICS,
         arguments.controls,
@@ -134,9 +143,9 @@ def galaxies(arguments: argparse.Namespace) -> None:
         layer_controls=arguments.layer_controls,
         concepts={"lda": lda, "dust": dust},
     )
-    folder = RESULTS / f"galaxies-{arguments.layer}-{arguments.seed}"
+    folder = arguments.output / f"galaxies-{layer}-{arguments.seed}"
     report.save(folder)
-    draw_spectra(model, directions[layer], ask(model, sky.observe(rows["star-forming"][2 * count :][:count])), folder)
+    draw_spectra(model, directions[layer], tested["star-forming"], folder)
     facts = {"model": directions[layer].model, "separation": directions[layer].separation}
     facts |= {"command": {key: str(value) for key, value in vars(arguments).items() if key != "run"}}
     facts |= {"seconds": round(time.perf_counter() - begun), "torch": torch.__version__}

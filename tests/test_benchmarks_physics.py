@@ -38,11 +38,11 @@ def test_the_unet_is_as_large_as_asked_and_moves_with_periodic_grids(scripts, ge
     unet = baselines.UNet(["a", "b"], width, 3)
     assert sum(p.numel() for p in unet.parameters()) == pytest.approx(500_000, rel=0.2)
     unet.reset_parameters(generator)
-    flow = Flow(torch.randn(2, 4, 1, 16, 16, generator=generator), ["b"], ["periodic"] * 2)
+    flow = Flow(torch.randn(2, 4, 1, 32, 32, generator=generator), ["b"], ["periodic"] * 2)
     unet.loss((flow, {}))["loss"].backward()
-    moved = flow.replace(values=flow.values.roll((4, 8), (3, 4)))
+    moved = flow.replace(values=flow.values.roll((16, 16), (3, 4)))
     one, other = (unet.forecast(given.window(0, 3), 2).values for given in (flow, moved))
-    torch.testing.assert_close(one.roll((4, 8), (3, 4)), other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.roll((16, 16), (3, 4)), other, atol=1e-4, rtol=1e-4)
 
 
 def test_scores(scripts):
@@ -93,6 +93,9 @@ def test_cells_are_made_once_and_again_if_what_they_depend_on_changed(scripts, t
     assert dry.missing == ["c"]
     assert cells.Cells(tmp_path, only=("d",)).get("c", {}, make) is None
     assert cells.Cells(tmp_path).get("c", {}, make, ready=False) is None
+    lost = cells.Cells(tmp_path)
+    assert lost.get("lost", {}, lambda: int("no number")) is None
+    assert (lost.missing, (tmp_path / "lost.json").exists()) == (["lost"], False)
     parts = [cells.Cells(tmp_path, part=(part, 2)) for part in (0, 1)]
     wanted = [[part.get(f"p{part.part[0]}{k}", {}, make) is not None for k in range(3)] for part in parts]
     assert wanted == [[True, False, True], [False, True, False]]
@@ -131,3 +134,22 @@ def test_flows_to_steer_are_pairs_that_no_recipe_trains_on(scripts, tmp_path):
     seed = {path.name for path in tmp_path.iterdir()}
     flows.pairs("shear", 2, 5, 4, tmp_path, 16)
     assert {path.name for path in tmp_path.iterdir()} == seed
+
+
+class Numbered:
+    """A sky of bright galaxies of which every hundredth is dusty and all others are dust-free."""
+
+    def labels(self, number):
+        dusty = number % 100 == 0
+        facts = {"magnitude": 17.0, "kind": 0.0, "log_ssfr": -12.0, "dust": torch.where(dusty, 0.5, 0.0)}
+        return {name: torch.as_tensor(value).expand(len(number)) for name, value in facts.items()}
+
+
+def test_galaxies_are_looked_for_until_there_are_enough_or_none_are_left(scripts, monkeypatch):
+    script = importlib.import_module("steering_galaxies")
+    found = script.bright_galaxies(Numbered(), {"dusty": 96, "quiescent": 3})
+    assert found["dusty"].tolist() == list(range(0, 9600, 100))
+    assert found["quiescent"].tolist() == [0, 1, 2]
+    monkeypatch.setattr(script, "SEARCHED", 7000)
+    with pytest.raises(SystemExit, match="hold 70 bright dusty galaxies, wanted 96: take at most 73% of"):
+        script.bright_galaxies(Numbered(), {"dusty": 96, "quiescent": 3})

@@ -50,6 +50,8 @@ def test_components_belong_to_their_quantity():
         ({"boundaries": ["periodic"]}, "of 2 axes"),
         ({"boundaries": ["periodic", "wal"]}, r"unknown boundary 'wal' of axis 1: wanted one of 'wall' \(0\)"),
         ({"boundaries": ["periodic", 3]}, "unknown boundary 3"),
+        ({"boundaries": [1.0, 2]}, "unknown boundary 1.0"),
+        ({"boundaries": [None, True]}, "unknown boundary None"),
         ({"boundaries": ["periodic", ("periodic", "wall")]}, "both periodic or neither"),
         ({"boundaries": ["periodic", ("wall", "wall", "wall")]}, "two edges"),
         ({"dt": 0.0}, "dt > 0"),

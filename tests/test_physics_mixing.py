@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from aion.physics.mixing import Block, SpaceMixing, SpaceNorm, TimeMixing, bucket
+from aion.physics.mixing import Block, SpaceMixing, SpaceNorm, TimeMixing, _turned, bucket
 
 
 def activations(generator, *shape):
@@ -62,15 +62,24 @@ def test_space_attention_depends_on_relative_places_alone(generator):
     """Turning queries and keys by the angles of their places leaves a function of the difference of the places."""
     module = SpaceMixing(16, 1, 8, highest=2.0)
     x = activations(generator, 1, 1, 4, 1, 1, 16)
-    from aion.physics.mixing import _turn
-
     q = k = activations(generator, 1, 1, 1, 16).expand(1, 1, 4, 16)
-    angle = module._angles(x)
-    logits = (_turn(q, angle) @ _turn(k, angle).transpose(-1, -2))[0, 0]
+    turn = module._turn(x)
+    logits = (_turned(q, turn) @ _turned(k, turn).transpose(-1, -2))[0, 0]
     for offset in range(4):
         torch.testing.assert_close(logits.diagonal(offset), logits[0, offset].expand(4 - offset))
     assert logits[0, 1] != logits[0, 2]
-    torch.testing.assert_close(_turn(q, angle).norm(dim=-1), q.norm(dim=-1))
+    angle = torch.linspace(-1, 1, 4)[:, None] * module.frequencies  # one pair of the eight for each of three axes
+    one, other = q[0, 0, :, 0], q[0, 0, :, 1]
+    torch.testing.assert_close(_turned(q, turn)[0, 0, :, 0], one * angle[:, 0].cos() - other * angle[:, 0].sin())
+    torch.testing.assert_close(_turned(q, turn)[..., 6:], q[..., 6:])
+    torch.testing.assert_close(_turned(q, turn).norm(dim=-1), q.norm(dim=-1))
+
+
+def test_the_last_frames_alone_are_those_of_all(generator):
+    block, x = Block(16, 2, 8), activations(generator, 2, 4, 3, 2, 1, 16)
+    torch.nn.init.normal_(block.time.bias.weight, generator=generator)
+    for first in (-1, 2):
+        torch.testing.assert_close(block(x, first), block(x)[:, first:], atol=1e-5, rtol=1e-4)
 
 
 def test_frames_and_trajectories_do_not_mix_in_space(generator):

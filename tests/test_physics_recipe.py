@@ -76,7 +76,7 @@ def test_data_may_be_files_of_the_well(recipe, tmp_path):
     recipe.write_text(f"{text[:start]}[data.mine]\nfiles = ['{tmp_path / 'a.hdf5'}']\n{text[stop:]}")
     model = train_recipe(recipe, tmp_path / "out", steps=1, progress=False)
     assert model.provenance["steps"] == 1
-    assert model.provenance["data"] == {"mine": "2 simulated trajectories"}
+    assert model.provenance["data"] == {"mine": "2 trajectories of files"}
 
 
 def numbered(trajectories, frames):
@@ -144,7 +144,16 @@ def test_the_command_trains_says_what_it_wrote_and_goes_on(recipe, tmp_path, cap
         (("[model]", "[model"), "not TOML"),
         (("frames = 5", "frames = 4"), "at least 5 frames"),
         (("velocity_z", "velocity_w"), "unknown field .velocity_z."),
-        (("cost = 2", "cost = 0"), "positive"),
+        (("cost = 2", "cost = 0"), "cost to be a number above 0, given 0"),
+        (("batch = 2", "batch = 0"), "batch to be a whole number of at least 1, given 0"),
+        (("batch = 2", "batch = '2'"), "batch to be a whole number"),
+        (("batch = 2", ""), r"\[training\] lacks batch"),
+        (("n = 4", ""), "lacks n"),
+        (("n = 4", "files = []"), "files to be a list of at least one"),
+        (("pushed = 0.5", "pushed = 2"), "pushed to be a share"),
+        (("noise = 0.1", "noise = -1"), "noise to be a number of at least 0"),
+        (("tokens = [64, 16]", "tokens = []"), "tokens to be a list"),
+        (("size = 16", "size = 18"), "no strides cut a grid of 18x18 into at most 64 tokens"),
         (("cost = 2", "coast = 2"), "did you mean 'cost'"),
         (("dim = 16", "dimm = 16"), "did you mean 'dim'"),
         (("batch = 2", "bach = 2"), "did you mean 'batch'"),

@@ -74,6 +74,7 @@ def test_imbalance_is_the_share_of_time_spent_waiting():
         ({"costs": {}}, "same names"),
         ({"ranks": 3, "group": 2}, "2 of 3"),
         ({"costs": {**COSTS, "wide": 0.0}}, "positive"),
+        ({"budget": 0}, "budget 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, message):

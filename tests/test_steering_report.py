@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from aion.steering import Direction, capture, steering_report
+from aion.steering.study import measured
 from aion.steering.trial import Trial
 
 DIAGNOSTICS = {"first": lambda y: y[..., 0].mean(1).exp(), "second": lambda y: y[..., 1].mean(1).exp()}
@@ -95,6 +96,18 @@ def test_steered_and_unsteered_runs_draw_the_same_numbers(chain, direction):
     assert torch.equal(trial.steered(direction, 0.3).values["first"], trial.steered(direction, 0.3).values["first"])
     with pytest.raises(ValueError, match="must draw from its generator only"):
         Trial(chain, FLOWS["with"], lambda m, x, g: m(x + torch.randn(x.shape)), DIAGNOSTICS)
+
+
+def test_a_trial_serves_several_directions_and_runs_unsteered_but_once(chain, direction):
+    runs = []
+    trial = Trial(chain, FLOWS["with"], lambda *given: runs.append(1) or run(*given), DIAGNOSTICS)
+    assert len(runs) == 2  # and once more, to see whether it repeats itself
+    for given in (direction, -direction):
+        report = measured({"with": trial}, given, [0.1, 0.2], 0.2, 0, 0)
+        assert report == report_of(
+            chain, given, flows={"with": FLOWS["with"]}, strengths=[0.1, 0.2], at=0.2, controls=0
+        )
+    assert len(runs) == 2 + 2 * 4
 
 
 def test_a_report_repeats_itself(chain, direction):

@@ -39,12 +39,13 @@ def register(verbs) -> None:
 
 def _physics_data(arguments: argparse.Namespace) -> None:
     share_cores()
+    from aion.device import usable
     from aion.physics.systems import simulate
     from aion.physics.well import write_well
 
     check_writable(arguments.output)
-    options = {key: getattr(arguments, key) for key in ("size", "frames", "seed", "device")}
-    flow = simulate(arguments.system, arguments.n, progress=True, **options)
+    options = {key: getattr(arguments, key) for key in ("size", "frames", "seed")}
+    flow = simulate(arguments.system, arguments.n, device=str(usable(arguments.device)), progress=True, **options)
     write_well(flow, arguments.output)
     grid = " x ".join(map(str, flow.space))
     print(f"{arguments.output}  {len(flow)} x {flow.frames} frames of {', '.join(flow.fields)} on {grid}, simulated")
@@ -52,11 +53,12 @@ def _physics_data(arguments: argparse.Namespace) -> None:
 
 def _physics_train(arguments: argparse.Namespace) -> None:
     share_cores()
+    from aion.device import usable
     from aion.physics.recipe import train_recipe
     from aion.training import ranks
 
     options = {key: getattr(arguments, key) for key in ("steps", "seed", "data")}
     with ranks.joined(arguments.device) as device:
-        model = train_recipe(arguments.recipe, arguments.output, device=device, **options)
+        model = train_recipe(arguments.recipe, arguments.output, device=str(usable(device)), **options)
         if ranks.rank() == 0:
             print(f"{arguments.output / 'model'}  {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -13,6 +13,7 @@ __all__ = [
     "published",
     "reaction",
     "recipe",
+    "rollout",
     "sampling",
     "spectral",
     "systems",

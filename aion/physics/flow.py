@@ -166,8 +166,8 @@ def _boundaries(given: Sequence, axes: int) -> tuple[tuple[str, str], ...]:
         raise ValueError(msg)
     pairs = []
     for axis, value in enumerate(given):
-        pair = (value, value) if isinstance(value, str | int) else tuple(value)
-        names = [BOUNDARIES[c] if isinstance(c, int) and 0 <= c < len(BOUNDARIES) else c for c in pair]
+        pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+        names = [BOUNDARIES[c] if type(c) is int and 0 <= c < len(BOUNDARIES) else c for c in pair]
         if wrong := [name for name in names if name not in BOUNDARIES]:
             codes = ", ".join(f"{name!r} ({code})" for code, name in enumerate(BOUNDARIES))
             msg = f"Flow: unknown boundary {wrong[0]!r} of axis {axis}: wanted one of {codes}"

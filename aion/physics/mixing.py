@@ -52,7 +52,7 @@ class SpaceNorm(nn.Module):
         if self.groups < x.shape[-1]:
             square = square.unflatten(-1, (self.groups, -1)).mean(-1, keepdim=True)
             square = square.expand(*square.shape[:-1], x.shape[-1] // self.groups).flatten(-2)
-        return x * torch.rsqrt(square + torch.finfo(torch.float32).eps) * self.weight
+        return x * (torch.rsqrt(square + torch.finfo(torch.float32).eps) * self.weight)
 
 
 def bucket(distance: Tensor) -> Tensor:
@@ -82,16 +82,18 @@ class TimeMixing(nn.Module):
         self.bias = nn.Embedding(BUCKETS, heads)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps `(B, T, H', W', D', C)` to the same shape."""
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """Maps `(B, T, H', W', D', C)` to the same shape, or to its frames from `first` on alone."""
         y = self.qkv(self.norm(x)).flatten(2, 4).transpose(1, 2)  # B, places, T, 3 C
         q, k, v = y.unflatten(-1, (3, self.heads, -1)).movedim(3, 0).transpose(3, 4).flatten(1, 2)
+        q = q[:, :, first:]
         steps = torch.arange(x.shape[1], device=x.device)
-        distance = steps[:, None] - steps
+        distance = steps[first:, None] - steps
         bias = self.bias(bucket(distance.clamp(min=0))).permute(2, 0, 1)
         bias = bias.masked_fill(distance < 0, -math.inf).to(v.dtype)
         y = F.scaled_dot_product_attention(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, attn_mask=bias)
         y = y.transpose(1, 2).flatten(2).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+        x = x[:, first:]
         return x + self.proj(y).view_as(x)
 
 
@@ -123,24 +125,26 @@ class SpaceMixing(nn.Module):
         up, gate, qkv = self.fused(self.norm(x)).split([self.hidden, self.hidden, 3 * dim], dim=-1)
         qkv = qkv.flatten(0, 1).flatten(1, 3).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # B T, heads, places, channels of a head
-        angle = self._angles(x)
-        q, k = (_turn(norm(part), angle).to(v.dtype) for norm, part in ((self.q_norm, q), (self.k_norm, k)))
+        turn = self._turn(x)
+        q, k = (_turned(norm(part), turn).to(v.dtype) for norm, part in ((self.q_norm, q), (self.k_norm, k)))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return x + self.proj(y).view_as(x) + self.mlp(up * F.silu(gate))
 
-    def _angles(self, x: Tensor) -> Tensor:
-        """Returns the angles of each place, `(H' W' D', 3 R)`: coordinates run from -1 to 1, an axis of one is at 0."""
+    def _turn(self, x: Tensor) -> Tensor:
+        """Returns a complex factor of each place and pair of channels, `(H' W' D', C / heads / 2)`.
+
+        Coordinates run from -1 to 1, an axis of one is at 0; the last pairs are not turned.
+        """
         axes = [torch.linspace(-1, 1, n, device=x.device) if n > 1 else x.new_zeros(1).float() for n in x.shape[2:5]]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
-        return (places[..., None] * self.frequencies.float()).flatten(1)
+        angle = (places[..., None] * self.frequencies.float()).flatten(1)
+        angle = F.pad(angle, (0, x.shape[-1] // self.heads // 2 - angle.shape[1]))
+        return torch.polar(torch.ones_like(angle), angle)
 
 
-def _turn(x: Tensor, angle: Tensor) -> Tensor:
-    """Turns neighbouring pairs of the first channels by the angles and leaves the others as they are."""
-    turned, rest = x[..., : 2 * angle.shape[-1]].float().unflatten(-1, (-1, 2)), x[..., 2 * angle.shape[-1] :]
-    one, other, cos, sin = turned[..., 0], turned[..., 1], angle.cos(), angle.sin()
-    turned = torch.stack([one * cos - other * sin, other * cos + one * sin], dim=-1).flatten(-2)
-    return torch.cat([turned.to(x.dtype), rest], dim=-1)
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Turns neighbouring pairs of channels: in one pass, where sines and cosines take seven."""
+    return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turn).flatten(-2)
 
 
 class Block(nn.Module):
@@ -151,6 +155,6 @@ class Block(nn.Module):
         self.time = TimeMixing(dim, heads, groups)
         self.space = SpaceMixing(dim, heads, hidden, groups, highest)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps `(B, T, H', W', D', C)` to the same shape."""
-        return self.space(self.time(x))
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """Maps `(B, T, H', W', D', C)` to the same shape, or to its frames from `first` on alone."""
+        return self.space(self.time(x, first))

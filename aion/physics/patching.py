@@ -142,8 +142,11 @@ def draw_shift(axes: Sequence[Axis], generator: torch.Generator | None) -> list[
     return shift
 
 
-def pad(x: Tensor, axes: Sequence[Axis], shift: Sequence[int]) -> Tensor:
-    """Moves and pads `(N, F, H, W, D)` and appends the three flags: `(N, F + 3, H'', W'', D'')`."""
+def pad(x: Tensor, axes: Sequence[Axis], shift: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Moves and pads `(N, F, H, W, D)` to `(N, F, H'', W'', D'')`, and makes the flags: `(1, 3, H'', W'', D'')`.
+
+    Along an axis without edges the flags are the same all along and have the length 1.
+    """
     flags = x.new_zeros(FLAGS, 1, 1, 1)
     flags[2] = 1
     for dim, (axis, move) in enumerate(zip(axes, shift, strict=True), start=2):
@@ -159,7 +162,7 @@ def pad(x: Tensor, axes: Sequence[Axis], shift: Sequence[int]) -> Tensor:
         elif axis.points > 1:
             x = x.roll(move, dim)
             x = torch.cat([x.narrow(dim, axis.points - axis.pad, axis.pad), x, x.narrow(dim, 0, axis.pad)], dim)
-    return torch.cat([x, flags.expand(len(x), -1, *x.shape[2:])], dim=1)
+    return x, flags[None]
 
 
 def unpad(x: Tensor, axes: Sequence[Axis], shift: Sequence[int]) -> Tensor:
@@ -168,13 +171,22 @@ def unpad(x: Tensor, axes: Sequence[Axis], shift: Sequence[int]) -> Tensor:
         if axis.room:
             x = x.narrow(dim, axis.pad + axis.room // 2 + move, axis.points)
         elif axis.points > 1:
-            x = x.narrow(dim, axis.pad + _wrap(axis) * axis.stride, axis.points).roll(-move, dim)
+            start = axis.pad + _wrap(axis) * axis.stride - _reached(axis)[0] * axis.first
+            x = x.narrow(dim, start, axis.points).roll(-move, dim)
     return x
 
 
 def _wrap(axis: Axis) -> int:
     """Returns the tokens that are repeated beyond each edge of a periodic axis for decoding."""
     return 0 if axis.room or axis.points == 1 else -(-axis.pad // axis.stride)
+
+
+def _reached(axis: Axis) -> tuple[int, int]:
+    """Returns the first place between the two convolutions back that reaches into a periodic grid, and the count."""
+    start = axis.pad + _wrap(axis) * axis.stride
+    first = max(0, -(-(start - axis.kernels[0] + 1) // axis.first))
+    last = (start + axis.points - 1) // axis.first
+    return first, last - first + 1
 
 
 class PatchEncoder(nn.Module):
@@ -195,12 +207,13 @@ class PatchEncoder(nn.Module):
         self.conv2 = nn.Conv3d(middle, width, kernels[1], bias=False)
         self.norm2 = SpaceNorm(width, groups)
 
-    def forward(self, x: Tensor, columns: Tensor, axes: Sequence[Axis]) -> Tensor:
-        """Maps padded `(N, F, H'', W'', D'')` to `(N, H', W', D', D)`; `columns` `(F,)` are those of the vocabulary."""
-        weight = self.conv1.weight[:, columns] * (self.conv1.in_channels / len(columns)) ** 0.5
-        x = _convolve(x, weight, [axis.first for axis in axes], axes)
+    def forward(self, x: Tensor, flags: Tensor, columns: Tensor, axes: Sequence[Axis]) -> Tensor:
+        """Maps what `pad` gives to `(N, H', W', D', D)`; `columns` `(F,)` are those of the fields."""
+        weight, strides = self.conv1.weight, [axis.first for axis in axes]
+        scale = (self.conv1.in_channels / (len(columns) + FLAGS)) ** 0.5
+        x = _convolve(x, scale * weight[:, columns], strides) + _convolve(flags, scale * weight[:, :FLAGS], strides)
         x = F.silu(self.norm1(x.movedim(1, -1))).movedim(-1, 1)
-        x = _convolve(x, self.conv2.weight, [axis.second for axis in axes], axes)
+        x = _convolve(x, self.conv2.weight, [axis.second for axis in axes])
         return F.silu(self.norm2(x.movedim(1, -1)))
 
 
@@ -215,21 +228,24 @@ class PatchDecoder(nn.Module):
 
     def forward(self, x: Tensor, columns: Tensor, axes: Sequence[Axis]) -> Tensor:
         """Maps `(N, H', W', D', D)` to `(N, F, H'', W'', D'')`, what `unpad` crops."""
-        x = x.movedim(-1, 1)
-        for dim, axis in enumerate(axes, start=2):
+        for dim, axis in enumerate(axes, start=1):
             if wrap := _wrap(axis):
                 around = torch.arange(-wrap, axis.tokens + wrap, device=x.device) % axis.tokens
                 x = x.index_select(dim, around)
-        x = _spread(x, self.conv1.weight, [axis.second for axis in axes], axes)
-        x = F.silu(self.norm1(x.movedim(1, -1))).movedim(-1, 1)
+        x = _spread(x.movedim(-1, 1), self.conv1.weight, [axis.second for axis in axes], axes)
+        x = self.norm1(x.movedim(1, -1))
+        for dim, axis in enumerate(axes, start=1):
+            if axis.points > 1 and not axis.room:  # what reaches no point that `unpad` keeps is left out
+                x = x.narrow(dim, *_reached(axis))
+        x = F.silu(x).movedim(-1, 1)
         x = _spread(x, self.conv2.weight[:, columns], [axis.first for axis in axes], axes)
         return x + self.conv2.bias[columns].view(-1, 1, 1, 1)
 
 
-def _convolve(x: Tensor, weight: Tensor, strides: Sequence[int], axes: Sequence[Axis]) -> Tensor:
-    for dim, axis in enumerate(axes, start=2):
-        weight = weight.sum(dim, keepdim=True) if axis.points == 1 else weight
-    if axes[2].points == 1:  # a fifth of the time of the same in three dimensions
+def _convolve(x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
+    for dim in (2, 3, 4):
+        weight = weight.sum(dim, keepdim=True) if x.shape[dim] == 1 else weight  # the same all along it
+    if x.shape[4] == 1:  # a fifth of the time of the same in three dimensions
         return F.conv2d(x[..., 0], weight[..., 0], stride=strides[:2])[..., None]
     return F.conv3d(x, weight, stride=strides)
 

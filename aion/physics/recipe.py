@@ -17,9 +17,10 @@ __all__ = ["HELD_OUT", "Windows", "load", "read_data", "train_recipe"]
 
 import hashlib
 import json
+import math
 import platform
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +35,13 @@ from aion.training.toml import check_keys, check_sections, check_training, read_
 
 HELD_OUT = 1_000_000
 SECTIONS = {"data", "model", "name", "seed", "training"}
+COUNT = ("a whole number of at least 1", lambda value: type(value) is int and value >= 1)
+SOME = ("a list of at least one", lambda value: isinstance(value, list) and len(value) > 0)
+SHARE = ("a share from 0 to 1", lambda value: type(value) in {int, float} and 0 <= value <= 1)
+POSITIVE = ("a number above 0", lambda value: type(value) in {int, float} and 0 < value < math.inf)
+AMOUNT = ("a number of at least 0", lambda value: type(value) in {int, float} and 0 <= value < math.inf)
+VALUES = dict.fromkeys(("accumulate", "batch", "frames", "n", "size", "steps"), COUNT)
+VALUES |= {"cost": POSITIVE, "files": SOME, "noise": AMOUNT, "pushed": SHARE, "tokens": SOME}
 TRAINING = {"batch", "noise", "pushed", "tokens"}  # beside the arguments of `train`
 
 
@@ -42,19 +50,32 @@ def load(path: Path | str) -> dict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not TOML, a section or key is unknown (with the near misses), a section is missing, or
-            data are held out.
+        ValueError: if it is not TOML, a section or key is unknown (with the near misses), a section is missing, a
+            number is none of those wanted, or data are held out.
     """
     recipe = read_toml(path)
     check_sections(path, recipe, SECTIONS)
     check_keys(path, "model", recipe["model"], Walrus)
     check_training(path, "training", recipe["training"], TRAINING)
+    _check_values(path, "training", recipe["training"], {"batch", "steps"})
     for name, source in recipe["data"].items():
         check_keys(path, f"data.{name}", source, simulate, {"cost", "files"}, {"device", "progress"})
+        _check_values(path, f"data.{name}", source, () if "files" in source else {"n"})
         if (seed := source.get("seed", 0)) >= HELD_OUT:
             msg = f"data {name!r} have seed {seed}, but seeds from {HELD_OUT} on are for evaluation"
             raise ValueError(msg)
     return recipe
+
+
+def _check_values(path: Path | str, section: str, given: Mapping, needed: Collection[str]) -> None:
+    if missing := sorted(set(needed) - set(given)):
+        msg = f"{path}: [{section}] lacks {missing[0]}"
+        raise ValueError(msg)
+    for key in sorted(set(given) & set(VALUES)):
+        wanted, fits = VALUES[key]
+        if not fits(given[key]):
+            msg = f"{path}: [{section}] wants {key} to be {wanted}, given {given[key]!r}"
+            raise ValueError(msg)
 
 
 def read_data(
@@ -182,7 +203,9 @@ def train_recipe(
     model.reset_parameters(torch.Generator().manual_seed(seed))
     flows = read_data(recipe, device, data, progress)
     for flow in flows.values():
-        model.check(flow[:1].window(0, 2))
+        model.check(window := flow[:1].window(0, 2))
+        for tokens in own.get("tokens", [None]):
+            model.axes(window, tokens=tokens)  # refuses now what would end the training at some step
     costs = {name: source.get("cost", 1.0) for name, source in recipe["data"].items()}
     train(
         model.to(device),
@@ -199,7 +222,7 @@ def train_recipe(
         "name": recipe["name"],
         "recipe": Path(path).name,
         "seed": seed,
-        "data": {name: f"{len(flow)} simulated trajectories" for name, flow in flows.items()},
+        "data": {name: _described(recipe["data"][name], flow) for name, flow in flows.items()},
         "steps": settings["steps"],
         "seconds": elapsed(folder / "checkpoint"),
         "machine": f"{machine}, {device}",
@@ -207,3 +230,7 @@ def train_recipe(
     if ranks.rank() == 0:
         model.to("cpu").save_pretrained(folder / "model")
     return model
+
+
+def _described(source: Mapping, flow: Flow) -> str:
+    return f"{len(flow)} trajectories of files" if "files" in source else f"{len(flow)} simulated trajectories"

@@ -7,8 +7,7 @@ update. Three things are done about it:
 - ranks of one group (which share a sharded model and meet in every layer) draw from the same data set at the same time,
   different windows of it;
 - the micro-batches of an update, as many as there are groups times `micro`, are dealt to the groups longest first,
-each to
-  the group that has least to do.
+  each to the group that has least to do.
 
 Everything follows from the seed and the number of the step, so that ranks agree without a message. The micro-batches
 of an update are a fair draw from the data sets; which group gets which is not.
@@ -60,15 +59,17 @@ class BalancedSampler:
         if not costs or not set(costs) == set(lengths) == set(weights):
             msg = f"BalancedSampler: wanted the same names, given {sorted(costs)}, {sorted(lengths)}, {sorted(weights)}"
             raise ValueError(msg)
-        if min(*costs.values(), *lengths.values(), *weights.values(), ranks, group, micro) <= 0 or ranks % group:
-            msg = (
-                f"BalancedSampler: wanted positive numbers and a group that divides the ranks, given {group} of {ranks}"
-            )
+        budget = max(costs.values()) if budget is None else budget
+        if (
+            min(*costs.values(), *lengths.values(), *weights.values(), ranks, group, micro, budget) <= 0
+            or ranks % group
+        ):
+            msg = "BalancedSampler: wanted positive numbers and a group that divides the ranks, given "
+            msg += f"group {group} of {ranks}, micro {micro}, budget {budget}, costs {costs}, lengths {lengths}"
             raise ValueError(msg)
         self.names, self.costs, self.lengths = sorted(costs), dict(costs), dict(lengths)
         self.groups, self.group, self.micro, self.seed = ranks // group, group, micro, seed
         self.weights = torch.tensor([float(weights[name]) for name in self.names])
-        budget = max(costs.values()) if budget is None else budget
         fits = {name: max(1, round(budget / cost)) for name, cost in costs.items()}
         self.sizes = {name: min(size, max(1, lengths[name] // group)) for name, size in fits.items()}
 

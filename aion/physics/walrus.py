@@ -6,17 +6,17 @@ so that every frame of the window is a training example. The two dimensionalitie
 and a decoder each; a plane is a volume of one layer.
 
 Where to look or to steer: `blocks.0` ... `blocks.N`, `blocks.K.time`, `blocks.K.space` give activations
-`(B, T, H', W', D', C)`, D' = 1 in two dimensions; `encoders.2` and `encoders.3` the same with the first two as one.
+`(B, T, H', W', D', C)`, D' = 1 in two dimensions; `encoders.2` and `encoders.3` the same with the first two as one. In
+a roll-out the last block gives the last frame alone (T = 1), which is all that is decoded.
 
 References:
     | Walrus: A Cross-Domain Foundation Model for Continuum Dynamics (McCabe et al., 2025), arXiv 2511.15684
 """
 
-__all__ = ["Rollout", "Walrus"]
+__all__ = ["Walrus"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -29,21 +29,9 @@ from aion.physics.flow import Flow
 from aion.physics.mixing import Block
 from aion.physics.normalise import window_scales
 from aion.physics.patching import FLAGS, Axis, PatchDecoder, PatchEncoder, axes_of, draw_shift, pad, unpad
+from aion.physics.rollout import Rollout, roll_out
 
 KIND, NOUN = "walrus", "model of flows"
-ASTRAY = 1e3  # a frame beyond so many times the largest RMS of its window ends the roll-out of that trajectory
-
-
-class Rollout(NamedTuple):
-    """Holds what a roll-out gave.
-
-    Attributes:
-        flow: the predicted frames, `(B, steps, F, *space)`; NaN from the step on at which a trajectory went astray.
-        diverged: that step of each trajectory, from 0, or -1, `(B,)`.
-    """
-
-    flow: Flow
-    diverged: Tensor
 
 
 class Walrus(nn.Module):
@@ -85,28 +73,14 @@ class Walrus(nn.Module):
     ) -> None:
         super().__init__()
         fields, kernels, hidden = list(fields), tuple(kernels), 2 * dim if hidden is None else hidden
-        if not fields or len(set(fields)) != len(fields) or dim % heads or dim // heads < 8 or depth < 1:
-            msg = (
-                "Walrus: wanted different fields, at least one block and heads of at least 8 channels that divide dim, "
-                f"given fields={fields}, dim={dim}, depth={depth}, heads={heads}"
-            )
+        self.config = {"fields": fields, "dim": dim, "depth": depth, "heads": heads, "hidden": hidden, "middle": middle}
+        self.config |= {"kernels": list(kernels), "tokens_2d": tokens_2d, "tokens_3d": tokens_3d, "context": context}
+        self.config |= {"shared_scale": shared_scale, "groups": groups, "highest": highest, "roll_latent": roll_latent}
+        least = min(depth, heads, hidden, middle, *kernels, tokens_2d, tokens_3d, context)
+        if not fields or len(set(fields)) != len(fields) or least < 1 or dim % heads or dim // heads < 8:
+            wanted = "different fields, sizes of at least 1, and heads of at least 8 channels that divide dim"
+            msg = f"Walrus: wanted {wanted}, given {self.config}"
             raise ValueError(msg)
-        self.config = {
-            "fields": fields,
-            "dim": dim,
-            "depth": depth,
-            "heads": heads,
-            "hidden": hidden,
-            "middle": middle,
-            "kernels": list(kernels),
-            "tokens_2d": tokens_2d,
-            "tokens_3d": tokens_3d,
-            "context": context,
-            "shared_scale": shared_scale,
-            "groups": groups,
-            "highest": highest,
-            "roll_latent": roll_latent,
-        }
         self.fields, self.kernels, self.context = tuple(fields), kernels, context
         self.shared_scale, self.roll_latent = shared_scale, roll_latent
         self.tokens = {2: tokens_2d, 3: tokens_3d}
@@ -206,28 +180,25 @@ class Walrus(nn.Module):
         """Predicts increments from frame `first` on in units of their own RMS; `size` is the RMS of the values."""
         kind = str(_dimensions(window))
         columns = torch.tensor([FLAGS + self.fields.index(name) for name in window.fields], device=size.device)
-        flags = torch.arange(FLAGS, device=size.device)
         shift = draw_shift(axes, generator)
         x = (window.values / size).flatten(0, 1)
         x = x.reshape(*x.shape, *[1] * (5 - x.ndim))
-        x = pad(x, axes, shift)
-        x = self.gain * self.encoders[kind](x, torch.cat([columns, flags]), axes)
-        x = self._mix(x.unflatten(0, window.values.shape[:2]), axes, generator if self.roll_latent else None)
-        x = self.decoders[kind](x[:, first:].flatten(0, 1), columns, axes)
+        x = self.gain * self.encoders[kind](*pad(x, axes, shift), columns, axes)
+        x = self._mix(x.unflatten(0, window.values.shape[:2]), axes, generator if self.roll_latent else None, first)
+        x = self.decoders[kind](x.flatten(0, 1), columns, axes)
         return unpad(x, axes, shift).reshape(window.values[:, first:].shape)
 
-    def _mix(self, x: Tensor, axes: Sequence[Axis], generator: torch.Generator | None) -> Tensor:
-        if generator is None:
-            for block in self.blocks:
-                x = block(x)
-            return x
+    def _mix(self, x: Tensor, axes: Sequence[Axis], generator: torch.Generator | None, first: int = 0) -> Tensor:
         around = [dim for dim, axis in enumerate(axes, start=2) if not axis.room and axis.points > 1]
         total = [0] * len(around)
-        for block in self.blocks:
-            moves = [int(torch.randint(x.shape[d], (), generator=generator, device=generator.device)) for d in around]
-            total = [before + move for before, move in zip(total, moves, strict=True)]
-            x = block(x.roll(moves, around)) if around else block(x)
-        return x.roll([-move for move in total], around) if around else x
+        for number, block in enumerate(self.blocks, start=1):
+            if generator is not None and around:
+                draws = {"generator": generator, "device": generator.device}
+                moves = [int(torch.randint(x.shape[dim], (), **draws)) for dim in around]
+                total = [before - move for before, move in zip(total, moves, strict=True)]
+                x = x.roll(moves, around)
+            x = block(x, first) if number == len(self.blocks) else block(x)  # what no later one looks at is left out
+        return x.roll(total, around) if any(total) else x
 
     def rollout(
         self,
@@ -238,7 +209,6 @@ class Walrus(nn.Module):
         jitter: bool = True,
         stride: int | Sequence[int] | None = None,
         tokens: int | None = None,
-        before_step: Callable[[int], None] | None = None,
     ) -> Rollout:
         """Predicts frame after frame, each from the last `context` frames (fewer if the window holds fewer).
 
@@ -251,41 +221,23 @@ class Walrus(nn.Module):
                 only without it.
             stride: see `forward`.
             tokens: see `forward`.
-            before_step: is called with the number of each step.
 
         Returns:
-            The frames and which trajectories went astray: those are not continued, the others are.
+            See `aion.physics.rollout.roll_out`.
 
         Raises:
-            ValueError: as `forward`, for the window given.
+            ValueError: as `forward`, for the window given, or for fewer than one step.
         """
-        if steps < 1:
-            msg = f"rollout: wanted at least 1 step, given {steps}"
-            raise ValueError(msg)
         self.check(window)
         generator = torch.Generator().manual_seed(0) if generator is None else generator
-        values = window.values[:, -max(2, self.context) :]
-        axes = self.axes(window, stride, tokens)
-        largest = ASTRAY * window_scales(values, window.fields)[0].flatten(1).amax(1)
-        diverged = torch.full((len(window),), -1, device=values.device)
-        frames = []
-        with torch.no_grad():
-            for step in range(steps):
-                if before_step is not None:
-                    before_step(step)
-                part, draws = window.replace(values=values), generator if jitter else None
-                size, change = window_scales(values, window.fields, self.shared_scale)
-                last = self._increments(part, size, axes, draws, first=-1)  # to decode all takes an eighth of a pass
-                frame = values[:, -1] + (change * last)[:, -1]
-                sound = (frame.flatten(1).abs() <= largest[:, None]).all(1)  # false for NaN
-                diverged = torch.where((diverged < 0) & ~sound, step, diverged)
-                lost = (diverged >= 0).view(-1, *[1] * (frame.ndim - 1))
-                frames.append(frame.masked_fill(lost, torch.nan))
-                values = torch.cat([values[:, 1:], torch.where(lost, values[:, -1], frame)[:, None]], dim=1)
-                if (diverged >= 0).all():
-                    break
-        frames += [torch.full_like(frames[0], torch.nan)] * (steps - len(frames))
-        return Rollout(window.replace(values=torch.stack(frames, dim=1)), diverged)
+        window = window.replace(values=window.values[:, -max(2, self.context) :])
+        axes, draws = self.axes(window, stride, tokens), generator if jitter else None
+
+        def follow(window: Flow) -> Tensor:
+            size, change = window_scales(window.values, window.fields, self.shared_scale)
+            return window.values[:, -1] + (change * self._increments(window, size, axes, draws, first=-1))[:, -1]
+
+        return roll_out(window, steps, follow)
 
     def loss(self, batch: Flow | tuple[Flow, Mapping], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Computes the mean absolute error of the increments, in units of their RMS in the window.

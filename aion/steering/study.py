@@ -10,7 +10,7 @@ counts is the odd effect. It should grow with the strength, and more than with t
 runs draw the same random numbers.
 """
 
-__all__ = ["steering_report"]
+__all__ = ["measured", "steering_report"]
 
 import itertools
 import math
@@ -87,9 +87,9 @@ def steering_report(
     same |= {"at": at, "damage": damage, "scale": scale, "seed": seed, "options": options}
     named = {"this": direction, **(concepts or {})}
     return replace(
-        _measured(trials, direction, strengths, at, controls, seed),
+        measured(trials, direction, strengths, at, controls, seed),
         layers={
-            name: _measured(trials, other, [at], at, layer_controls, seed) for name, other in (layers or {}).items()
+            name: measured(trials, other, [at], at, layer_controls, seed) for name, other in (layers or {}).items()
         },
         cosines={f"{a} / {b}": named[a].cosine(named[b]) for a, b in itertools.combinations(named, 2)},
         systems={
@@ -98,7 +98,7 @@ def steering_report(
     )
 
 
-def _measured(
+def measured(
     trials: Mapping[str, Trial],
     direction: Direction,
     strengths: Sequence[float],
@@ -106,6 +106,10 @@ def _measured(
     controls: int | Mapping[str, Sequence[Direction]],
     seed: int,
 ) -> SteeringReport:
+    """Measures what a direction does in trials by the name of their regime, which may serve several directions.
+
+    The other arguments are those of `steering_report`.
+    """
     generator = torch.Generator().manual_seed(seed)
     if not isinstance(controls, Mapping):
         controls = draw_controls(direction, controls, generator=generator) if controls else {}
