@@ -284,8 +284,32 @@ def test_dask_without_the_extra_names_it(sky, job, tmp_path, monkeypatch):
         embed_survey([sky], tmp_path / "x.parquet", job, engine="dask")
 
 
-def test_two_workers_of_dask_make_the_same_file(sky, job, tmp_path):
-    pytest.importorskip("distributed")
+def test_two_workers_of_dask_make_the_same_file_though_they_die(sky, job, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def deadly():  # on the workers, until they start anew: they die of the unit of the third row
+        from aion.survey import driver
+
+        work = driver.work
+
+        def dying(job, unit):
+            if unit[0].start == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work(job, unit)
+
+        driver.work = dying
+
     embed_survey([sky], tmp_path / "whole.parquet", job, rows=2)
-    assert embed_survey([sky], tmp_path / "x.parquet", job, rows=2, engine="dask", workers=2).objects == 6
-    assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    out, options = tmp_path / "x.parquet", {"rows": 2, "engine": "dask"}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            client.run(deadly)
+        cluster.scheduler.allowed_failures = 0
+        with pytest.raises(RuntimeError, match=r"1 of 3 units failed .*same command goes on.*part-0\.parquet: .*died"):
+            embed_survey([sky], out, job, workers=cluster.scheduler_address, **options)
+        parts = out.with_name("x.parquet.parts")
+        assert sorted(p.name for p in parts.iterdir()) == ["0000000.arrow", "0000002.arrow", "manifest.json"]
+        cluster.scheduler.allowed_failures = 1  # the other worker is deadly still: the unit may go to both
+        monkeypatch.setattr(distributed, "LocalCluster", lambda n_workers, **_: {2: cluster}[n_workers])
+        assert embed_survey([sky], out, job, workers=2, **options).embedded == 6
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()

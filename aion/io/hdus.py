@@ -180,7 +180,7 @@ class PlainHdu:
 
     @cached_property
     def _forms(self) -> list[tuple[str, str, int, int]]:
-        """Finds name, letter, count and place of each column; a table has hundreds, so that each takes a microsecond."""
+        """Finds name, letter, count and place of each column, a microsecond each: a table has hundreds."""
         forms, offset, card = [], 0, self.header.card
         for i in range(1, self._count + 1):
             form = _quoted(card(f"TFORM{i}"))

@@ -8,6 +8,7 @@ __all__ = ["ENGINES", "Job", "Preview", "embed_survey", "preview"]
 
 import difflib
 import functools
+import itertools
 import json
 import os
 import time
@@ -218,20 +219,34 @@ def _run_dask(manifest: Manifest, job: Job, planned: Sequence[Unit], todo: Seque
     lost: list[str] = []
     try:
         with Client(cluster or workers) as client, _bar(planned, todo) as bar:
-            futures = {client.submit(work, job, planned[n], pure=False, retries=1): n for n in todo}
-            for future in as_completed(futures):
+            # Parts that wait to be written fill the memory of workers, so that not all units are submitted at once.
+            ahead = 4 * max(sum(client.nthreads().values()), 16)
+            running, rest, numbers = as_completed(), iter(todo), {}
+
+            def submit(count: int) -> None:
+                for number in itertools.islice(rest, count):
+                    future = client.submit(work, job, planned[number], pure=False, retries=1)
+                    numbers[future.key] = number
+                    running.add(future)
+
+            submit(ahead)
+            for future in running:
+                number = numbers.pop(future.key)
                 if future.status == "finished":
                     table, notes = future.result()
-                    manifest.write(futures[future], table, notes)
+                    manifest.write(number, table, notes)
                     bar.update(len(table))
                 else:
-                    lost.append(str(future.exception()))
-                future.release()
+                    lost.append(f"{planned[number][0].path}: {future.exception() or future.status}")
+                submit(1)
     finally:
         if cluster:
             cluster.close()
     if lost:
-        msg = f"{len(lost)} of {len(todo)} units failed on the workers ({lost[0]}); run again to go on"
+        msg = (
+            f"{len(lost)} of {len(todo)} units failed on the workers; what is finished is kept, and the same command "
+            f"goes on with it; the first: {lost[0]}"
+        )
         raise RuntimeError(msg)
 
 
