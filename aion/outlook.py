@@ -16,6 +16,7 @@ from aion.forecasting.charts import plot_fan
 from aion.forecasting.forecaster import Forecaster
 from aion.forecasting.template import autoregressive
 from aion.io import Series, read_series, write_forecast
+from aion.whole import whole
 
 SHOWN = 3  # horizons of the past in the chart
 
@@ -84,6 +85,6 @@ def _chart(path: Path, series: Series, ensemble: Tensor) -> Path:
     length = len(series.values)
     xlabel = f"steps of {series.cadence} after {series.times(length - 1, length)[0]}"
     past = series.values[-SHOWN * ensemble.shape[1] :]
-    temporary = path.with_name(f".{path.name}")
-    plot_fan(past, ensemble, names=series.columns, xlabel=xlabel).savefig(temporary, format="png", dpi=150)
-    return temporary.replace(path)
+    with whole(path) as temporary:
+        plot_fan(past, ensemble, names=series.columns, xlabel=xlabel).savefig(temporary, format="png", dpi=150)
+    return path

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from bench_catalogue import numbers
 
+from aion.whole import whole
+
 SHARD = 250
 
 
@@ -39,7 +41,10 @@ def token_source(folder: Path, count: int) -> Path:
 
 def scalar_source(folder: Path, count: int) -> Path:
     path = folder / f"scalars-{count}.parquet"
-    return path if path.exists() else numbers(path, count)
+    if not path.exists():
+        with whole(path) as temporary:
+            numbers(temporary, count)
+    return path
 
 
 def run(folder: Path, kind: str, count: int) -> dict:

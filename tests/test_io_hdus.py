@@ -103,11 +103,23 @@ NOT_PLAIN = {
 @pytest.mark.parametrize("name", NOT_PLAIN)
 def test_what_is_not_plain_is_left_to_astropy(name, tmp_path):
     data = contents(NOT_PLAIN[name])
-    assert plain_hdus(data) is None
+    hdus = plain_hdus(data)
+    assert hdus is None or not hdus[1].is_plain
     (tmp_path / "x.fits").write_bytes(data)
     with open_file(tmp_path / "x.fits") as file:
         assert len(file.names) == 2
         assert len(file.column("1", "a") if file.is_table(file.names[1]) else file.array(file.names[1])) > 1
+
+
+def test_a_table_that_nobody_asks_for_may_be_of_any_kind(tmp_path):
+    plain = fits.BinTableHDU.from_columns([fits.Column("b", "E", array=values("f4"))], name="plain")
+    (tmp_path / "x.fits").write_bytes(contents(plain, NOT_PLAIN["scaled"]))
+    with open_file(tmp_path / "x.fits") as file:
+        assert file.is_table("2")
+        assert file.column("PLAIN", "b").tolist() == values("f4").tolist()
+        with pytest.raises(ValueError, match="no column 'c'"):
+            file.column("2", "c")
+        np.testing.assert_allclose(file.column("2", "a"), values("f4"))
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-2880], lambda d: d[:100], lambda d: d + b"x" * 2880, lambda d: b""])

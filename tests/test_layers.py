@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Import downward only: rooms on one line do not import each other. Bottom line first.
 LAYERS = (
-    {"aion.observations"},
+    {"aion.observations", "aion.whole"},
     {"aion.catalog", "aion.field", "aion.tokens", "aion.posterior", "aion.nn", "aion.device"},
     {"aion.bundle", "aion.training", "aion.probes", "aion.steering", "aion.index", "aion.plotting"},
     {"aion.keeping"},

@@ -312,6 +312,12 @@ def test_search_prints_the_nearest(aion, bundle, embeddings, samples, tmp_path):
     assert lines[1].split() == ["object_id", "ra", "dec", "distance"]
     assert [line.split()[0] in ids[1:] for line in lines[2:5]] == [True] * 3
     assert aion("search", tmp_path / "i.safetensors", "--id", ids[0], "-k", 3)[1] == text
+    refused(aion("search", tmp_path / "i.safetensors", embeddings, "--id", ids[0]), "wanted one saved index or files")
+    other = aion("search", tmp_path / "i.safetensors", "--id", ids[0], "--metric", "euclidean")
+    refused(other, "was saved with --metric cosine")
+    refused(
+        aion("search", embeddings, "--id", ids[0], "--save", tmp_path / "no" / "i.safetensors"), "there is no folder"
+    )
     like = aion("search", embeddings, "--like", samples["desi-galaxy-tractor"], "-k", 2, "--model", bundle)
     assert like[0] == 0
     assert like[1].count("\n") == 5

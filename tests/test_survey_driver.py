@@ -148,6 +148,8 @@ def test_wrong_options_are_refused_before_anything_is_read(sky, job, tmp_path, c
 def test_engine_and_part_are_checked(sky, job, tmp_path):
     with pytest.raises(ValueError, match=f"unknown engine 'spark'; known: {', '.join(ENGINES)}"):
         embed_survey([sky], tmp_path / "x", job, engine="spark")
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        embed_survey([sky], tmp_path / "x", job, engine="dask", workers=0)
     with pytest.raises(ValueError, match="part must be"):
         embed_survey([sky], tmp_path / "x", job, part=(2, 2))
 
@@ -284,8 +286,34 @@ def test_dask_without_the_extra_names_it(sky, job, tmp_path, monkeypatch):
         embed_survey([sky], tmp_path / "x.parquet", job, engine="dask")
 
 
-def test_two_workers_of_dask_make_the_same_file(sky, job, tmp_path):
-    pytest.importorskip("distributed")
-    embed_survey([sky], tmp_path / "whole.parquet", job, rows=2)
-    assert embed_survey([sky], tmp_path / "x.parquet", job, rows=2, engine="dask", workers=2).objects == 6
-    assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+def test_two_workers_of_dask_make_the_same_file_though_they_die(sky, job, tmp_path, monkeypatch):
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+
+    def deadly():  # on the workers, until they start anew: they die of the unit of the third row
+        from aion.survey import driver
+
+        work = driver.work
+
+        def dying(job, unit):
+            if unit[0].start == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work(job, unit)
+
+        driver.work = dying
+
+    embed_survey([sky], tmp_path / "whole.parquet", job, rows=1)
+    out, options = tmp_path / "x.parquet", {"rows": 1, "engine": "dask"}
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"}), cluster:
+        with distributed.Client(cluster) as client:
+            client.run(deadly)
+        cluster.scheduler.allowed_failures = 0  # what waited at the worker counts as failed, too: at most one unit
+        with pytest.raises(RuntimeError, match=r"[12] of 6 units failed .*same command goes on.*parquet: .*died"):
+            embed_survey([sky], out, job, workers=cluster.scheduler_address, **options)
+        parts = {p.name for p in out.with_name("x.parquet.parts").glob("*.arrow")}
+        assert len(parts) >= 4
+        assert "0000002.arrow" not in parts
+        cluster.scheduler.allowed_failures = 1  # the other worker is deadly still: the unit may go to both
+        monkeypatch.setattr(distributed, "LocalCluster", lambda n_workers, **_: {2: cluster}[n_workers])
+        assert embed_survey([sky], out, job, workers=2, **options).embedded == 6
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()

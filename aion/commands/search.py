@@ -4,10 +4,11 @@ __all__ = ["register"]
 
 import argparse
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aion.commands.command import add, add_model, positive, share_cores, table
+from aion.commands.command import add, add_model, check_writable, positive, share_cores, table
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ def register(verbs) -> None:
     )
     parser.add_argument("-k", type=positive, default=20, metavar="K", help="how many (default: 20)")
     parser.add_argument(
-        "--metric", choices=["cosine", "euclidean"], default="cosine", help="distance (default: cosine)"
+        "--metric", choices=["cosine", "euclidean"], help="distance (default: cosine, or that of a saved index)"
     )
     parser.add_argument(
         "--approximate", action="store_true", help="look into a few cells only (extra faiss) and print the recall"
@@ -60,15 +61,15 @@ def register(verbs) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     share_cores()
-    from aion.index import Index
     from aion.model import AION
-    from aion.survey.search import index_embeddings, read_direction, read_like, search
+    from aion.survey.search import read_direction, read_like, search
 
     if bool(arguments.like) == bool(arguments.ids) or (arguments.montage and not arguments.images):
         msg = "wanted either --like or --id, and --images with --montage"
         raise ValueError(msg)
-    saved = arguments.index[0].suffix == ".safetensors"
-    index = Index.load(arguments.index[0]) if saved else index_embeddings(arguments.index, arguments.metric)
+    for path in filter(None, (arguments.save, arguments.montage)):
+        check_writable(path)
+    index = _index(arguments.index, arguments.metric)
     if arguments.save:
         index.save(arguments.save)
     like, model, direction = arguments.ids, None, None
@@ -92,13 +93,32 @@ def _run(arguments: argparse.Namespace) -> None:
         _draw(arguments, found)
 
 
+def _index(paths: Sequence[Path], metric: str | None) -> "Index":
+    """Reads a saved index, which has a metric already, or builds one of embeddings."""
+    from aion.index import Index
+    from aion.survey.search import index_embeddings
+
+    if not any(path.suffix == ".safetensors" for path in paths):
+        return index_embeddings(paths, metric or "cosine")
+    if len(paths) > 1:
+        msg = f"wanted one saved index or files of embeddings, given {', '.join(map(str, paths))}"
+        raise ValueError(msg)
+    index = Index.load(paths[0])
+    if metric not in {None, index.metric}:
+        msg = f"{paths[0]} was saved with --metric {index.metric}; search the embeddings for another"
+        raise ValueError(msg)
+    return index
+
+
 def _draw(arguments: argparse.Namespace, found: "Found") -> None:
     from aion.survey.pictures import montage, pictures
+    from aion.whole import whole
 
     drawn = dict(pictures(arguments.images, found.ids))
     titles = {name: f"{name}  {distance:.3g}" for name, distance in zip(found.ids, found.distance, strict=True)}
     figure = montage((title, drawn[name]) for name, title in titles.items() if name in drawn)
-    figure.savefig(arguments.montage, format="png", dpi=100)
+    with whole(arguments.montage) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
     print(arguments.montage)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from aion.observations import near_miss
+from aion.whole import whole
 
 METRICS = ("cosine", "euclidean")
 FORMAT = "aion-index-1"
@@ -283,23 +284,16 @@ class Index:
 
     def save(self, path: str | Path) -> str:
         """Writes the index to a safetensors file, all or nothing, and returns its content hash."""
-        import secrets
-
         from safetensors.torch import save_file
 
-        path = Path(path)
         names = torch.frombuffer(bytearray(json.dumps(self.ids).encode()), dtype=torch.uint8)
         tensors = {"embedding": self.embedding.cpu().contiguous(), "ids": names}
         tensors |= {f"columns.{name}": value.contiguous() for name, value in self.columns.items()}
         digest = _digest(tensors)
         facts = {"format": FORMAT, "metric": self.metric, "columns": list(self.columns), "facts": self.facts}
         facts["sha256"] = digest
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
+        with whole(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={"aion": json.dumps(facts)})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return digest
 
     @classmethod
@@ -323,7 +317,7 @@ class Index:
         except (SafetensorError, OSError) as error:
             msg = f"{path}: wanted an index that Index.save wrote ({error})"
             raise ValueError(msg) from error
-        if facts.get("format") != FORMAT or facts["sha256"] != _digest(tensors):
+        if facts.get("format") != FORMAT or facts.get("sha256") != _digest(tensors):
             msg = f"{path}: wanted an index of the format {FORMAT!r} as it was written; this is another or was altered"
             raise ValueError(msg)
         ids = json.loads(bytes(tensors["ids"].numpy()))

@@ -9,13 +9,14 @@ headers are not passed on.
 __all__ = ["FitsFile", "number", "open_file", "row_names", "stem"]
 
 import contextlib
+import functools
 import gzip
 import io
 import math
 import warnings
 import zipfile
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,20 +44,24 @@ class FitsFile:
     An HDU without EXTNAME is called by its number, `"1"`; of several of one name the first has it, the others add
     their number, `"SCI:4"`. Names are upper case, column names lower case.
 
+    Arguments:
+        hdus: those of astropy, or plain ones.
+        reopen: opens the file by astropy, which has plain ones that turn out not to be when they are asked for.
+
     Raises:
         ValueError: for headers that describe no data.
     """
 
-    def __init__(self, hdus: "HDUList | Sequence[PlainHdu]") -> None:
-        self._hdus, self._columns = {}, {}
+    def __init__(self, hdus: "HDUList | Sequence[PlainHdu]", reopen: "Callable[[], HDUList] | None" = None) -> None:
+        self._hdus, self._columns, self._reopen = {}, {}, reopen
         for index, hdu in enumerate(hdus):
             name = str(hdu.name or index).strip().upper()
             name = name if name not in self._hdus else f"{name}:{index}"
             self._hdus[name] = hdu
-            with _damage(f"the header of HDU {name!r}"):
-                columns = None if hdu.is_image else getattr(hdu, "columns", hdu)
-                self._columns[name] = tuple(map(str.lower, getattr(columns, "names", ())))
-                tuple(hdu.shape if hdu.is_image else ())
+            if not isinstance(hdu, PlainHdu):
+                self.columns(name)
+                with _damage(f"the header of HDU {name!r}"):
+                    tuple(hdu.shape if hdu.is_image else ())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ class FitsFile:
 
     def header(self, name: str) -> Mapping[str, object]:
         """Returns the keywords of an HDU with their values, without comments and without cards that nobody can read."""
-        values, hdu = {}, self._hdu(name)
+        values, hdu = {}, self._known(name)
         if isinstance(hdu, PlainHdu):
             return hdu.header
         for card in hdu.header.cards:
@@ -76,15 +81,15 @@ class FitsFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of an image, or `(rows,)` of a table, from the header alone; `()` if it has no data."""
-        hdu = self._hdu(name)
+        hdu = self._known(name)
         if isinstance(hdu, PlainHdu):
             return hdu.shape
         return (int(hdu.header["NAXIS2"]),) if self.is_table(name) else tuple(hdu.shape if hdu.is_image else ())
 
     def is_table(self, name: str) -> bool:
         """Tells whether an HDU is a table."""
-        self._hdu(name)
-        return bool(self._columns[name])
+        hdu = self._known(name)
+        return hdu.is_table if isinstance(hdu, PlainHdu) else bool(self.columns(name))
 
     def array(self, name: str) -> np.ndarray:
         """Reads an image HDU."""
@@ -98,7 +103,11 @@ class FitsFile:
 
     def columns(self, name: str) -> tuple[str, ...]:
         """Returns the column names of a table HDU; none for an image."""
-        self._hdu(name)
+        if name not in self._columns:
+            hdu = self._hdu(name)
+            with _damage(f"the header of HDU {name!r}"):
+                columns = None if hdu.is_image else getattr(hdu, "columns", hdu)
+                self._columns[name] = tuple(map(str.lower, getattr(columns, "names", ())))
         return self._columns[name]
 
     def column(self, name: str, column: str) -> np.ndarray:
@@ -131,6 +140,13 @@ class FitsFile:
             hdu.__dict__.pop("data", None)
 
     def _hdu(self, name: str) -> object:
+        hdu = self._known(name)
+        if isinstance(hdu, PlainHdu) and not hdu.is_plain:
+            with _damage(f"HDU {name!r}"):
+                hdu = self._hdus[name] = self._reopen()[self.names.index(name)]
+        return hdu
+
+    def _known(self, name: str) -> object:
         if name not in self._hdus:
             msg = f"it has no HDU {name!r}; {near_miss(name, (known.lower() for known in self._hdus))}"
             raise ValueError(msg)
@@ -210,15 +226,20 @@ def _parse(source: Path | bytes, stack: ExitStack) -> "File":
 def _parse_fits(source: Path | bytes, stack: ExitStack) -> FitsFile:
     if isinstance(source, Path) and source.stat().st_size <= _LARGEST:
         source = source.read_bytes()
-    if isinstance(source, bytes) and (hdus := plain_hdus(source)):
-        return FitsFile(hdus)
-    from astropy.io import fits
 
-    # A stream of ours, because astropy leaves its own open when it raises on a damaged file.
-    stream = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"))
-    with _damage("the FITS headers"):
-        hdus = stack.enter_context(fits.open(stream))
-        file = FitsFile(hdus)
+    @functools.cache
+    def by_astropy() -> "HDUList":
+        from astropy.io import fits
+
+        # A stream of ours, because astropy leaves its own open when it raises on a damaged file.
+        stream = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"))
+        return stack.enter_context(fits.open(stream))
+
+    if isinstance(source, bytes) and (hdus := plain_hdus(source)):
+        file = FitsFile(hdus, by_astropy)
+    else:
+        with _damage("the FITS headers"):
+            file = FitsFile(by_astropy())
     stack.callback(file.release)
     return file
 

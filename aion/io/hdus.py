@@ -1,8 +1,9 @@
 """Reads plain FITS files from their bytes: headers as text, images and columns of tables as views.
 
 A file of spectra has a dozen HDUs with hundreds of cards, and astropy parses and verifies each of them; a reader wants
-three arrays. What is not plain here is left to astropy: compressed images, columns of varying length or scaled values,
-tables of text, whatever breaks a rule, and files that are cut off.
+three arrays. So only those cards are looked at that are asked for, and only those tables. What is not plain here is
+left to astropy: compressed images, columns of varying length or scaled values, tables of text, whatever breaks a rule,
+and files that are cut off.
 
 References:
     Definition of the Flexible Image Transport System (FITS), version 3.0 (Pence et al., 2010), Astronomy and
@@ -31,22 +32,63 @@ class _NotPlainError(Exception):
 
 
 class _Header(Mapping):
-    """Reads the values of cards when they are asked for: a survey's header has hundreds, a reader wants five."""
+    """Gives keywords with their values, without comments, cards without a value and cards that nobody can read.
 
-    def __init__(self, cards: Mapping[str, str]) -> None:
-        self._cards = cards
+    The value of a card is read when it is asked for: a survey's header has hundreds, a reader wants five.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # Of two cards of one keyword the first counts.
+        self._place = {text[i : i + 8]: i for i in range(len(text) - _CARD, -1, -_CARD)}
+        self._long = "CONTINUE" in self._place or "HIERARCH" in self._place
+
+    @property
+    def keywords(self) -> Iterator[str]:
+        """Yields all keywords once, padded to eight letters."""
+        return iter(self._place)
+
+    def card(self, key: str) -> str:
+        """Returns the card of a keyword of the standard, "" if there is none."""
+        place = self._place.get(key.ljust(8))
+        return "" if place is None else self.text[place : place + _CARD]
+
+    def value(self, key: str, default: object = None) -> object:
+        """Returns the value of a keyword of the standard, the default if there is none."""
+        card = self.card(key)
+        return _value(card[10:]) if card[8:10] == "= " else default
+
+    @cached_property
+    def _values(self) -> dict[str, object]:
+        values, last = {}, ""
+        for place in range(0, len(self.text), _CARD):
+            card = self.text[place : place + _CARD]
+            key, text = card[:8].rstrip(), card[10:]
+            if key == "CONTINUE" and str(values.get(last, "")).endswith("&"):
+                more = _VALUE.match(text)
+                values[last] = values[last][:-1] + str(_value(text) if more else "")
+                continue
+            if key == "HIERARCH" and "=" in text:
+                key, text = (part.strip() for part in card[9:].split("=", 1))
+            elif card[8:10] != "= ":
+                continue
+            if _VALUE.match(text) and key not in values:
+                values[key], last = _value(text), key
+        return values
 
     def __getitem__(self, key: str) -> object:
-        card = self._cards[key]
+        if self._long:
+            return self._values[key]
+        card = self.card(key)
         if card[8:10] != "= " or not _VALUE.match(card[10:]):
             raise KeyError(key)
         return _value(card[10:])
 
     def __iter__(self) -> Iterator[str]:
-        return (key for key, card in self._cards.items() if card[8:10] == "= " and _VALUE.match(card[10:]))
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._values)
 
 
 class PlainHdu:
@@ -62,61 +104,45 @@ class PlainHdu:
     """
 
     def __init__(self, data: bytes, start: int, name: str) -> None:
-        self._data, self._cards = data, _cards(data, start)
-        self.start = start + -(-_CARD * (len(self._cards) + 1) // _BLOCK) * _BLOCK
-        # Of two cards of one keyword the first counts.
-        self._first = {card[:8].rstrip(): card for card in reversed(self._cards)}
-        kind = self.get("XTENSION", "PRIMARY")
+        self._data, self.header = data, _Header(_header(data, start))
+        self.start = start + -(-(len(self.header.text) + _CARD) // _BLOCK) * _BLOCK
+        kind = self._get("XTENSION", "PRIMARY")
         self.is_image = kind in {"PRIMARY", "IMAGE"}
-        odd = {"ZIMAGE", "ZTABLE", "GROUPS", "THEAP"} & set(self._first)
-        if odd or not (self.is_image or kind == "BINTABLE") or self.get("GCOUNT", 1) != 1:
+        odd = any(self._get(key) for key in ("ZIMAGE", "ZTABLE", "GROUPS", "THEAP", "PCOUNT"))
+        if odd or not (self.is_image or kind == "BINTABLE") or self._get("GCOUNT", 1) != 1:
             raise _NotPlainError
-        self.name = str(self.get("EXTNAME", name))
+        self.name = str(self._get("EXTNAME", name))
         axes = tuple(self._need(f"NAXIS{i}") for i in range(self._need("NAXIS"), 0, -1))
         bits = self._need("BITPIX")
         if bits not in _PIXELS:
             raise _NotPlainError
         self.shape = axes if self.is_image else axes[:1]
         self.size = (math.prod(axes) if axes else 0) * abs(bits) // 8
-        self.stop = self.start + -(-(self.size + self.get("PCOUNT", 0)) // _BLOCK) * _BLOCK
-        if self.get("PCOUNT", 0) or self.stop > len(data):
+        self.stop = self.start + -(-self.size // _BLOCK) * _BLOCK
+        if self.stop > len(data):
             raise _NotPlainError
-        self.names = []
         if self.is_image:
             self._pixel = self._scaled(np.dtype(_PIXELS[bits]), "BSCALE", "BZERO")
         else:
-            self._read_columns(axes[1])
+            self._width, self._count = axes[1], self._need("TFIELDS")
+        self.is_table = not self.is_image and self._count > 0
 
-    def get(self, key: str, default: object = None) -> object:
-        """Returns the value of a keyword."""
-        card = self._first.get(key)
-        return default if card is None or card[8:10] != "= " else _value(card[10:])
+    @property
+    def is_plain(self) -> bool:
+        """Tells whether the columns are plain, too: they are looked at in those tables only that are asked for."""
+        try:
+            return self.is_image or bool(self._forms) or not self._count
+        except (_NotPlainError, IndexError, KeyError, ValueError):
+            return False
+
+    def _get(self, key: str, default: object = None) -> object:
+        return self.header.value(key, default)
 
     def _need(self, key: str) -> int:
-        value = self.get(key)
-        if not isinstance(value, int) or (key.startswith("NAXIS") and value < 0):
+        value = self._get(key)
+        if not isinstance(value, int) or (value < 0 and key != "BITPIX"):
             raise _NotPlainError
         return value
-
-    @cached_property
-    def header(self) -> Mapping[str, object]:
-        """Returns keywords and values, without comments, cards without a value and cards that nobody can read."""
-        if not {"CONTINUE", "HIERARCH"} & set(self._first):
-            return _Header(self._first)
-        values, last = {}, ""
-        for card in self._cards:
-            key, text = card[:8].rstrip(), card[10:]
-            if key == "CONTINUE" and str(values.get(last, "")).endswith("&"):
-                more = _VALUE.match(text)
-                values[last] = values[last][:-1] + str(_value(text) if more else "")
-                continue
-            if key == "HIERARCH" and "=" in text:
-                key, text = (part.strip() for part in card[9:].split("=", 1))
-            elif card[8:10] != "= ":
-                continue
-            if _VALUE.match(text) and key not in values:
-                values[key], last = _value(text), key
-        return values
 
     # ---- data
 
@@ -129,15 +155,20 @@ class PlainHdu:
         array = np.frombuffer(self._data, kind, math.prod(self.shape), self.start).reshape(self.shape)
         return _unsigned(array) if unsigned else array
 
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of the columns, none for an image."""
+        return [] if self.is_image else [name for name, *_ in self._forms]
+
     def unit(self, index: int) -> object:
         """Returns the unit of a column as written."""
-        return self.get(f"TUNIT{index + 1}")
+        return self._get(f"TUNIT{index + 1}")
 
     def field(self, index: int) -> np.ndarray:
         """Returns a column; texts without the blanks at their end."""
-        letter, count, offset = self._forms[index]
+        _, letter, count, offset = self._forms[index]
         kind, unsigned = self._kind(letter, index + 1)
-        cell = tuple(int(n) for n in re.findall(r"\d+", str(self.get(f"TDIM{index + 1}", count)))[::-1])
+        cell = tuple(int(n) for n in re.findall(r"\d+", str(self._get(f"TDIM{index + 1}", count)))[::-1])
         form = f"S{count}" if letter == "A" else np.dtype((kind, cell if cell != (1,) else ()))
         row = np.dtype({"names": ["x"], "formats": [form], "offsets": [offset], "itemsize": self._width})
         array = np.frombuffer(self._data, row, self.shape[0], self.start)["x"]
@@ -147,37 +178,38 @@ class PlainHdu:
             return array == ord("T")
         return _unsigned(array) if unsigned else array
 
-    def _read_columns(self, width: int) -> None:
-        """Finds names and places of columns; a file has hundreds of them, so that each takes a microsecond."""
-        self.names, self._forms, self._width, offset = [], [], width, 0
-        for i in range(1, self._need("TFIELDS") + 1):
-            self.names.append(_quoted(self._first[f"TTYPE{i}"]))
-            form = _quoted(self._first[f"TFORM{i}"])
+    @cached_property
+    def _forms(self) -> list[tuple[str, str, int, int]]:
+        """Finds name, letter, count and place of each column, a microsecond each: a table has hundreds."""
+        forms, offset, card = [], 0, self.header.card
+        for i in range(1, self._count + 1):
+            form = _quoted(card(f"TFORM{i}"))
             letter, count = form[-1], int(form[:-1] or 1)
             if letter not in _CELLS or not count:
                 raise _NotPlainError
-            self._forms.append((letter, count, offset))
+            forms.append((_quoted(card(f"TTYPE{i}")), letter, count, offset))
             offset += count * _CELLS[letter].itemsize
-        if offset != width:
+        if offset != self._width:
             raise _NotPlainError
-        for key in self._first:
+        for key in self.header.keywords:
             if key.startswith(("TSCAL", "TZERO")):
-                self._kind(self._forms[int(key[5:]) - 1][0], int(key[5:]))
+                self._kind(forms[int(key[5:]) - 1][1], int(key[5:]))
             elif key.startswith("TDIM"):
-                letter, count, _ = self._forms[int(key[4:]) - 1]
-                cell = re.findall(r"\d+", str(self.get(key)))
+                _, letter, count, _ = forms[int(key[4:]) - 1]
+                cell = re.findall(r"\d+", str(self._get(key.rstrip())))
                 if letter == "A" or math.prod(map(int, cell)) != count:
                     raise _NotPlainError
+        return forms
 
     def _kind(self, letter: str, column: int) -> tuple[np.dtype, bool]:
         return self._scaled(_CELLS[letter], f"TSCAL{column}", f"TZERO{column}")
 
     def _scaled(self, kind: np.dtype, scale: str, zero: str) -> tuple[np.dtype, bool]:
         """Returns the type of numbers and whether they are unsigned; other scalings are not plain."""
-        offset = self.get(zero, 0)
+        offset = self._get(zero, 0)
         unsigned = kind.kind == "i" and offset == 2 ** (8 * kind.itemsize - 1)
-        blank = scale == "BSCALE" and kind.kind in "iu" and "BLANK" in self._first
-        if self.get(scale, 1) != 1 or (offset != 0 and not unsigned) or blank:
+        blank = scale == "BSCALE" and kind.kind in "iu" and self._get("BLANK") is not None
+        if self._get(scale, 1) != 1 or (offset != 0 and not unsigned) or blank:
             raise _NotPlainError
         return kind, unsigned
 
@@ -194,23 +226,22 @@ def plain_hdus(data: bytes) -> list[PlainHdu] | None:
     return hdus
 
 
-def _cards(data: bytes, start: int) -> list[str]:
+def _header(data: bytes, start: int) -> str:
     """Returns the cards of a header before its END."""
     end = start - _CARD
     while (end := data.find(b"END" + b" " * 77, end + _CARD)) >= 0 and (end - start) % _CARD:
         end -= _CARD - 1  # a text that reads like it, inside a card
     if end < 0:
         raise _NotPlainError
-    text = data[start:end].decode("ascii")
-    return [text[i : i + _CARD] for i in range(0, len(text), _CARD)]
+    return data[start:end].decode("ascii")
 
 
 def _value(text: str) -> object:
     """Reads the value of a card; None for a blank one."""
-    if not text.split("/")[0].strip():
-        return None
     if (found := _VALUE.match(text)) is None:
-        raise _NotPlainError
+        if text.split("/")[0].strip():
+            raise _NotPlainError
+        return None
     words, flag, whole, number = found.groups()
     if words is not None:
         return words.replace("''", "'").rstrip()

@@ -2,11 +2,10 @@
 
 __all__ = ["write_whole"]
 
-import contextlib
-import secrets
-
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from aion.whole import whole
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -20,15 +19,10 @@ def write_whole(table: "Table", path: Path) -> Path:
     """
     import pyarrow.parquet
 
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as stream:
+        with whole(path) as temporary, temporary.open("xb") as stream:
             pyarrow.parquet.write_table(table, stream)
-        temporary.replace(path)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error}); nothing was changed"
         raise ValueError(msg) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return path

@@ -58,8 +58,7 @@ def assemble(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, bad: np
     Raises:
         ValueError: for shapes that disagree, or negative ivar.
     """
-    flux, ivar = (np.atleast_2d(np.array(value, dtype=np.float64)) for value in (flux, ivar))
-    wavelength = np.atleast_2d(np.array(wavelength, dtype=np.float64))
+    flux, ivar, wavelength = (np.atleast_2d(_floating(value)) for value in (flux, ivar, wavelength))
     if flux.ndim != 2 or ivar.shape != flux.shape or wavelength.shape not in {flux.shape, (1, flux.shape[1])}:
         msg = (
             "wanted flux and ivar of one shape (L,) or (B, L) and wavelength (L,) or like flux, given "
@@ -81,6 +80,12 @@ def assemble(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, bad: np
         order = np.broadcast_to(order, flux.shape)
         flux, ivar = (np.take_along_axis(value, order, axis=1) for value in (flux, ivar))
     return Spectrum(flux=flux, ivar=ivar, wavelength=np.broadcast_to(wavelength, flux.shape))
+
+
+def _floating(value: np.ndarray) -> np.ndarray:
+    """Returns numbers as they are if they are float32 or float64, else as float64."""
+    value = np.asarray(value)
+    return value if value.dtype in {np.dtype(np.float32), np.dtype(np.float64)} else value.astype(np.float64)
 
 
 def from_quantity(
@@ -206,14 +211,18 @@ def _rescaled(
     medium: str,
 ) -> Spectrum:
     """Does what `from_quantity` does where units differ by numbers alone, in a tenth of the time."""
-    flux, wavelength, noise = (np.asarray(value, dtype=np.float64) for value in (flux, wavelength, noise))
+    flux, wavelength, noise = map(_floating, (flux, wavelength, noise))
     _check_shapes(flux, wavelength, noise, bad)
-    angstrom = wavelength * factors[1]
+    if factors[0] != 1:
+        flux = flux.astype(np.float64) * factors[0]
+    if factors[0] != 1 or kind != "ivar":
+        noise = _inverse_variance(noise.astype(np.float64), _POWERS[kind], factors[0])
+    if factors[1] != 1:
+        wavelength = wavelength.astype(np.float64) * factors[1]
     if check_medium(medium) == "air":
-        angstrom = air_to_vacuum(angstrom)
-    ivar = np.broadcast_to(_inverse_variance(noise, _POWERS[kind], factors[0]), flux.shape)
+        wavelength = air_to_vacuum(wavelength)
     mask = None if bad is None else np.broadcast_to(bad, flux.shape)
-    return assemble(flux * factors[0], ivar, angstrom, mask)
+    return assemble(flux, np.broadcast_to(noise, flux.shape), wavelength, mask)
 
 
 def to_quantity(spectrum: Spectrum) -> "tuple[Quantity, Quantity, Quantity]":
@@ -278,7 +287,7 @@ def _factor(unit: "UnitBase", angstrom: np.ndarray) -> "np.ndarray | float | Non
 
 
 def _ivar(uncertainty: object, flux_unit: "UnitBase", angstrom: np.ndarray) -> np.ndarray:
-    """Returns the inverse variance in canonical units of a quantity or an `NDUncertainty`; 0 where that is not finite.
+    """Returns the inverse variance in canonical units of a quantity or an `NDUncertainty`, which may be not finite.
 
     A negative standard deviation or variance gives a negative ivar, which `Spectrum` refuses.
     """
@@ -302,8 +311,7 @@ def _ivar(uncertainty: object, flux_unit: "UnitBase", angstrom: np.ndarray) -> n
 
 
 def _inverse_variance(value: np.ndarray, power: int, factor: np.ndarray | float) -> np.ndarray:
-    """Turns noise that is a power of a standard deviation into inverse variance; 0 where that is not finite."""
+    """Turns noise that is a power of a standard deviation into inverse variance, which may be not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ivar = value if power == -2 else np.sign(value) * np.abs(value) ** (-2 / power)
-        ivar = ivar * np.asarray(factor, dtype=np.float64) ** -2
-    return np.where(np.isfinite(ivar), ivar, 0.0)
+        return ivar * np.asarray(factor, dtype=np.float64) ** -2

@@ -53,7 +53,7 @@ class Embedder:
         layer: str = "context",
         predict: Sequence[str] = (),
         batch_size: int | None = None,
-        tokens: int = 16384,
+        tokens: int = 1280,
     ) -> None:
         if pool != "mean":
             msg = f"pool must be 'mean', which gives one vector for each object, given {pool!r}"

@@ -8,9 +8,7 @@ in the page too, as many as are asked for.
 __all__ = ["LARGEST", "explore", "principal_plane"]
 
 import base64
-import contextlib
 import json
-import secrets
 import string
 
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from aion.io import read_embeddings
 from aion.survey.pictures import pictures, thumbnail
+from aion.whole import whole
 
 LARGEST = 100_000
 _KINDS = 64  # most different texts of a column to colour by
@@ -82,7 +81,8 @@ def explore(
     template = string.Template(Path(__file__).with_name("explore.html").read_text(encoding="utf-8"))
     text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")  # no text can end the script
     name = Path(embeddings).name.replace("&", "&amp;").replace("<", "&lt;")
-    _write(Path(output), template.substitute(title=f"{name}: {method.upper()}", data=text))
+    with whole(Path(output)) as path:
+        path.write_text(template.substitute(title=f"{name}: {method.upper()}", data=text), encoding="utf-8")
     return len(table.ids), len(data["pictures"])
 
 
@@ -129,13 +129,3 @@ def _column(name: str, values: np.ndarray) -> dict | None:
 
 def _floats(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -7,21 +7,20 @@ Parts are streams of Arrow, which cost a tenth of what Parquet costs to write an
 
 __all__ = ["Manifest", "Report"]
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
 from aion.io.hats import write_hats
 from aion.survey.embedder import EMPTY, FAILED, OK
+from aion.whole import whole
 
 if TYPE_CHECKING:
     from pyarrow import Schema, Table
@@ -102,7 +101,7 @@ class Manifest:
 
         table = table.replace_schema_metadata({_NOTES: json.dumps(notes, sort_keys=True)})
 
-        def write(stream: object) -> None:
+        def write(stream: BinaryIO) -> None:
             with pyarrow.ipc.new_stream(stream, table.schema) as writer:
                 writer.write_table(table)
 
@@ -164,21 +163,16 @@ def _read_json(path: Path) -> dict:
         raise ValueError(msg) from error
 
 
-def _write(path: Path, write: object) -> None:
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that it appears whole, and is on the disk, or does not appear."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as stream:
+        with whole(path) as temporary, temporary.open("xb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
     except OSError as error:
         reason = f"{error.strerror or error}; what is finished is kept, and the same command goes on with it"
         raise OSError(error.errno, reason, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _hashes(table: "Table") -> np.ndarray:
@@ -243,7 +237,7 @@ class _Tally:
         return Report(total, embedded, counts[EMPTY], counts[FAILED], counts[DUPLICATE], self.fault, dim, notes)
 
 
-def _write_parquet(stream: object, schema: "Schema", tables: "Iterator[Table]") -> None:
+def _write_parquet(stream: BinaryIO, schema: "Schema", tables: "Iterator[Table]") -> None:
     import pyarrow.parquet
 
     # A dictionary of the numbers of embeddings, which are all different, would take most of the time of writing.

@@ -263,8 +263,8 @@ class Reader:
 
         table = pyarrow.Table.from_batches([batch])
         count = len(table)
-        names = [table.column(name).to_pylist() for name in columns.identifier]
-        ids = ["-".join(map(_text, row)) for row in zip(*names, strict=True)]
+        names = [map(_text, table.column(name).to_pylist()) for name in columns.identifier]
+        ids = list(map("-".join, zip(*names, strict=True)))
         ids = ids or [f"{Path(path).stem}-{start + i}" for i in range(count)]
         positions, healpix = np.full((count, 2), np.nan), np.full(count, -1)
         for axis, name in enumerate(columns.position):
