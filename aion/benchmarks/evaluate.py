@@ -25,9 +25,10 @@ from aion.benchmarks.protocol import Embedder
 from aion.benchmarks.published import NotReached
 from aion.benchmarks.retrieval import matching, retrieval
 from aion.benchmarks.scoring import few_labels, posterior, probes, transfer
-from aion.benchmarks.seen import Seen, atomic, code, hashed
+from aion.benchmarks.seen import Seen, code, hashed
 from aion.benchmarks.segmentation import segmentation
 from aion.benchmarks.task import Data, Task, digest
+from aion.whole import whole
 
 SCORERS: dict[str, Callable[..., Scored]] = {
     "classification": probes,
@@ -174,8 +175,11 @@ def _write(path: Path, cell: dict, arrays: dict[str, np.ndarray]) -> None:
 
     classes = {key: value.tolist() for key, value in arrays.items() if value.dtype.kind in "US"}
     numbers = {key: np.ascontiguousarray(value) for key, value in arrays.items() if key not in classes}
+    path.parent.mkdir(parents=True, exist_ok=True)
     if arrays:
         facts = {"key": cell["key"], "classes": json.dumps(classes)}
-        atomic(path.with_suffix(".safetensors"), lambda temporary: save_file(numbers, temporary, metadata=facts))
+        with whole(path.with_suffix(".safetensors")) as temporary:
+            save_file(numbers, temporary, metadata=facts)
     text = json.dumps(cell, indent=1, sort_keys=True) + "\n"
-    atomic(path, lambda temporary: temporary.write_text(text))
+    with whole(path) as temporary:
+        temporary.write_text(text)

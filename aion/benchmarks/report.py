@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import secrets
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from aion.benchmarks.figures import draw, draw_curves
 from aion.benchmarks.tasks import SUITES
+from aion.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,9 +94,8 @@ def write_report(cells: Sequence[dict], folder: Path | str) -> Path:
         f"are marked so. A click on a heading sorts.</p>{''.join(body)}<script>{SORT}</script></html>"
     )
     path = folder / "report.html"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 

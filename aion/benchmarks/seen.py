@@ -1,10 +1,9 @@
 """What an embedder makes of the objects of a task: vectors and grids of them, kept on disk, and predictions."""
 
-__all__ = ["Seen", "atomic", "code", "hashed"]
+__all__ = ["Seen", "code", "hashed"]
 
 import functools
 import hashlib
-import secrets
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from aion.benchmarks.protocol import Embedder, pooled, probed, readouts
 from aion.benchmarks.task import Data, Task, digest
 from aion.observations import Observation
 from aion.posterior import Posterior
+from aion.whole import whole
 
 
 class Seen:
@@ -95,7 +95,9 @@ class Seen:
             made = load_file(path)
             return {name: made[name] for name in sorted(made)}
         made = {name: self._checked(values, axes) for name, values in sorted(make().items())}
-        atomic(path, lambda temporary: save_file(made, temporary))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary:
+            save_file(made, temporary)
         return made
 
     def _checked(self, vectors: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -122,14 +124,3 @@ def code(*names: str) -> str:
 def hashed(*parts: str) -> str:
     """Computes a hash of texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets a function write a file under a temporary name in the same folder, then gives it its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ __all__ = ["read_well", "write_well"]
 
 import contextlib
 import json
-import tempfile
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from aion.observations import near_miss
 from aion.physics.flow import Flow, quantity
+from aion.whole import whole
 
 if TYPE_CHECKING:
     import h5py
@@ -50,14 +50,11 @@ def write_well(flow: Flow, path: Path | str) -> None:
     for name in flow.fields:
         quantities.setdefault(quantity(name), []).append(name)
     ranks = {name: _rank(name, parts, len(flow.space)) for name, parts in quantities.items()}
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
-        temporary = Path(folder) / path.name
-        with h5py.File(temporary, "w") as file:
-            _write_facts(file, flow)
-            _write_grid(file, flow)
-            for rank, group in enumerate(GROUPS):
-                _write_fields(file.create_group(group), flow, [n for n, r in ranks.items() if r == rank], rank)
-        temporary.replace(path)
+    with whole(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_facts(file, flow)
+        _write_grid(file, flow)
+        for rank, group in enumerate(GROUPS):
+            _write_fields(file.create_group(group), flow, [n for n, r in ranks.items() if r == rank], rank)
 
 
 def _rank(name: str, parts: Sequence[str], dimensions: int) -> int:

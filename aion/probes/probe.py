@@ -4,7 +4,6 @@ __all__ = ["Probe"]
 
 import inspect
 import json
-import secrets
 
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aion.observations import near_miss
+from aion.whole import whole
 
 Self = TypeVar("Self", bound="Probe")
 _KEY = "aion_probe"
@@ -203,12 +203,8 @@ class Probe:
                 plain[name] = value.tolist() if isinstance(value, np.ndarray) else value
         facts = {"class": type(self).__name__, "params": self.get_params(), "plain": plain}
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
+        with whole(path) as temporary:
             save_file(tensors, temporary, metadata={_KEY: json.dumps(facts)})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     @classmethod

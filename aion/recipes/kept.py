@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from aion.tokens import TokenSequence
 from aion.training import ranks
+from aion.whole import whole
 
 SHARD = 1024  # objects, about
 NAMES = ("ids", "modality", "position")
@@ -108,12 +109,9 @@ class KeptTokens:
         parts = [(s.ids[s.valid], s.modality[s.valid], s.position[s.valid], s.valid.sum(1)) for s in sequences]
         ids, modality, position, lengths = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         tensors = dict(zip(NAMES, (ids.int(), modality.short(), position.float()), strict=True))
-        temporary = path.with_name(f".{path.name}.part")
         try:
-            save_file({**tensors, "ends": lengths.cumsum(0)}, temporary, metadata={"identity": self.identity})
-            temporary.replace(path)
+            with whole(path) as temporary:
+                save_file({**tensors, "ends": lengths.cumsum(0)}, temporary, metadata={"identity": self.identity})
         except SafetensorError as error:  # a full disk
             msg = f"{path} cannot be written ({error})"
             raise OSError(msg) from error
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -17,8 +17,6 @@ References:
 __all__ = ["Direction"]
 
 import json
-import os
-import tempfile
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +33,7 @@ from aion.steering.contrast import contrasts
 from aion.steering.layers import edited, find_layers, fingerprint
 from aion.steering.layout import Layout
 from aion.steering.push import Push
+from aion.whole import whole
 
 FORMAT = 1
 TENSORS = ("vector", "means", "covariance", "halves")
@@ -328,14 +327,8 @@ class Direction:
         tensors = {name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None}
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
         metadata = {"direction": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        try:
+        with whole(path) as temporary:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path | str, model: nn.Module | None = None) -> "Direction":

@@ -2,9 +2,6 @@
 
 __all__ = ["animate", "draw_report"]
 
-import os
-import tempfile
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torch import Tensor
+
+from aion.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,19 +90,12 @@ def animate(
         axes.set(xticks=[], yticks=[])
     label = figure.text(0.01, 0.01, "", fontsize=8)
     writer = (PillowWriter if path.suffix == ".gif" else FFMpegWriter)(fps=frames_per_second)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        with writer.saving(figure, temporary, dpi):
-            for step in range(len(first)):
-                label.set_text(f"step {step + 1}")
-                for picture, array in zip(pictures, arrays.values(), strict=True):
-                    picture.set_data(array[step])
-                writer.grab_frame()
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole(path) as temporary, writer.saving(figure, str(temporary), dpi):
+        for step in range(len(first)):
+            label.set_text(f"step {step + 1}")
+            for picture, array in zip(pictures, arrays.values(), strict=True):
+                picture.set_data(array[step])
+            writer.grab_frame()
 
 
 def _draw_dose(axes: "Axes", name: str, target: str, regime: Any) -> None:

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aion.observations import Scalar
+from aion.whole import whole
 
 FORMAT = "aion reservoir 1"
 
@@ -109,9 +110,8 @@ class Reservoir:
             tensors[f"priority.{component}"] = self._priority[component][order]
         settings = {"components": self.components, "capacity": self.capacity, "seed": self.seed, "format": FORMAT}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        save_file(tensors, temporary, metadata={"settings": json.dumps(settings)})  # one key: they have no order
-        temporary.replace(path)
+        with whole(path) as temporary:
+            save_file(tensors, temporary, metadata={"settings": json.dumps(settings)})  # one key: they have no order
 
     @classmethod
     def load(cls, path: Path | str) -> "Reservoir":
