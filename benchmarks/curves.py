@@ -1,7 +1,7 @@
 """Draws the losses of a training: `python benchmarks/curves.py runs/nano/transformer.jsonl docs/training.png`.
 
-The parts of a training, each with a log of its own, are named one after the other. A line per modality that is no single number of a catalogue, one for the mean of those that are; each the running mean
-of eleven notes of the log.
+The parts of a training, each with a log of its own, are named one after the other. A line per modality that is no
+single number of a catalogue, one for the mean of those that are; each the running mean of eleven notes of the log.
 """
 
 __all__ = ["draw", "read"]
@@ -20,7 +20,7 @@ ASIDE = ("step", "loss", "lr", "gradient", "seconds")
 
 
 def read(*paths: Path | str) -> dict[str, np.ndarray]:
-    """Reads notes of logs one after the other, NaN where one lacks a figure; numbers of a catalogue become their mean."""
+    """Reads the notes of logs, one after the other: NaN where a note lacks a figure, the mean of single numbers."""
     rows, first = [], 0
     for path in paths:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
