@@ -4,7 +4,7 @@ One network serves every scheme if it is trained on the calls of all of them, on
 masks drawn at random.
 """
 
-__all__ = ["Windows", "patterns"]
+__all__ = ["Windows", "check_trajectories", "patterns"]
 
 from collections.abc import Sequence
 
@@ -28,6 +28,27 @@ def patterns(K: int, alpha: float) -> list[Call]:
             middle = sorted((*known, *new))[len(known + new) // 2]
             calls.add((tuple(t - middle for t in known), tuple(t - middle for t in new)))
     return sorted(call for call in calls if len(call[0] + call[1]) == 2 * K + 1)
+
+
+def check_trajectories(dataset: Tensor | Sequence[Tensor], shape: tuple[int, ...]) -> list[Tensor]:
+    """Lists trajectories `(T, C, *space)`, after a look at each.
+
+    Raises:
+        TypeError: if they are not floating-point tensors.
+        ValueError: if their frames have another shape than `(C, *space)`, or there are none.
+    """
+    data = list(dataset)
+    for x in data:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            msg = f"fit: wanted floating-point tensors, given {getattr(x, 'dtype', type(x).__name__)}"
+            raise TypeError(msg)
+        if x.shape[1:] != shape or not len(x):
+            msg = f"fit: wanted trajectories (T, {', '.join(map(str, shape))}), given {tuple(x.shape)}"
+            raise ValueError(msg)
+    if not data:
+        msg = "fit: wanted at least one trajectory, given none"
+        raise ValueError(msg)
+    return data
 
 
 class Windows:
