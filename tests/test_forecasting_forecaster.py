@@ -253,19 +253,6 @@ def test_a_denoiser_of_ones_own_is_neither_trained_nor_saved(tmp_path):
         forecaster.save_pretrained(tmp_path / "model")
 
 
-def test_a_series_chooses_its_template_and_is_recognised():
-    values = waves(1, 120)[0]
-    forecaster = Forecaster.for_series(values, ("flux",), "1 day")
-    assert forecaster.config["K"] in (3, 4, 5)
-    forecaster.check_series(("flux",), "1 day")
-    with pytest.raises(ValueError, match="knows the time between frames '1 day', given '1 month'"):
-        forecaster.check_series(("flux",), "1 month")
-    with pytest.raises(ValueError, match="knows the channels 'flux', given 'spots'"):
-        forecaster.check_series(("spots",), "1 day")
-    with pytest.raises(ValueError, match="too short to learn from"):
-        Forecaster.for_series(values[:20], ("flux",))
-
-
 def test_the_square_root_of_counts():
     data = waves().abs() * 50
     forecaster = Forecaster(transform="sqrt", network=TINY, steps=3).fit(data, 2, batch=4)

@@ -2,8 +2,9 @@
 
 `template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take.
 `noise`, `prior`, `network`, `denoise` and `sample` are the diffusion, `rollout` goes through the calls; `forecaster`
-puts them together with `windows`, `past`, `contexts` and `normalisation`, `latent` puts it behind an autoencoder;
-`verification` scores ensembles and `charts` draws them. `systems` and `transport` simulate what to try forecasts on.
+puts them together with `windows`, `past`, `contexts` and `normalisation`, `series` builds one for a time series,
+`latent` puts one behind an autoencoder; `verification` scores ensembles and `charts` draws them. `systems` and
+`transport` simulate what to try forecasts on.
 """
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "prior",
     "rollout",
     "sample",
+    "series",
     "systems",
     "template",
     "transport",

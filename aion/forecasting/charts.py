@@ -158,6 +158,8 @@ def save_film(
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.part.gif")
     film = FuncAnimation(figure, show, frames=len(pictures[0][1]), blit=False)
-    film.save(temporary, writer=PillowWriter(fps=max(1, round(1 / seconds))))
-    temporary.replace(path)
-    return path
+    try:
+        film.save(temporary, writer=PillowWriter(fps=max(1, round(1 / seconds))))
+        return temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

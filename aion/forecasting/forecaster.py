@@ -7,10 +7,8 @@ import tempfile
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from torch import Tensor, nn
@@ -20,11 +18,10 @@ from aion import keeping
 from aion.bundle import digest, load_tensors
 from aion.forecasting.contexts import Contexts, prepared
 from aion.forecasting.denoise import MaskedDenoiser
-from aion.forecasting.gaussian import autocovariance, select_template
-from aion.forecasting.network import SIZES, FrameTransformer
+from aion.forecasting.network import FrameTransformer
 from aion.forecasting.noise import Noise
 from aion.forecasting.normalisation import Normalisation
-from aion.forecasting.past import check_past, check_scheme, draw_seeds
+from aion.forecasting.past import check_numbers, check_past, check_scheme, draw_seeds
 from aion.forecasting.prior import unfitted
 from aion.forecasting.rollout import roll_out
 from aion.forecasting.sample import sample
@@ -33,7 +30,6 @@ from aion.forecasting.windows import Windows, check_trajectories, patterns
 from aion.training import train
 
 KIND = "forecaster"
-SHORTEST = 64  # frames of a series that a forecaster is built for
 
 
 class Forecaster(nn.Module):
@@ -103,36 +99,20 @@ class Forecaster(nn.Module):
         self.scheme = multiscale(K, alpha)
         self.noise = Noise(**self.config["noise"])
         self.noise.levels(steps)
-        if denoiser is None:
-            network = FrameTransformer(len(channels), space, **self.config["network"])
-            entries = len(self.channels) * math.prod(self.space)
-            denoiser = MaskedDenoiser(network, self.noise, unfitted(prior, entries, self._widest() + 1))
-        self.denoiser = denoiser
+        self.denoiser = self._untrained() if denoiser is None else denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
         width = self.config["network"].get("context", 0)
         self.contexts = Contexts(width) if width else None
         self.provenance: dict[str, object] = {}
 
+    def _untrained(self) -> MaskedDenoiser:
+        network = FrameTransformer(len(self.channels), self.space, **self.config["network"])
+        entries = len(self.channels) * math.prod(self.space)
+        return MaskedDenoiser(network, self.noise, unfitted(self.config["prior"], entries, self._widest() + 1))
+
     def _widest(self) -> int:
         """Returns how many frames the widest call of training spans."""
         return max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))
-
-    @classmethod
-    def for_series(cls, values: Tensor, channels: Sequence[str], cadence: str = "") -> "Forecaster":
-        """Builds an untrained nano forecaster for a series `(T, C)`, with the template its autocovariance asks for.
-
-        Raises:
-            ValueError: if the series is too short (under 64 frames) or constant.
-        """
-        if len(values) < SHORTEST:
-            msg = f"a series of {len(values)} frames is too short to learn from: wanted at least {SHORTEST}"
-            raise ValueError(msg)
-        lags = min(len(values) // 2, 300)
-        normal = Normalisation(channels, ("",) * len(channels), 0)
-        normal.fit([values])
-        acf = np.stack([autocovariance(x, lags) for x in normal(values).double().numpy().T])
-        choice = select_template(acf, (3, 4, 5), lags // 4)
-        return cls(channels, K=choice.K, alpha=choice.alpha, cadence=cadence, network=SIZES["nano"])
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -170,26 +150,17 @@ class Forecaster(nn.Module):
         contexts = prepared(self.contexts, contexts, len(data), learn=True)
         if self.denoiser.prior is not None:
             self.denoiser.prior.fit(normal)
-        windows = Windows(
-            normal,
-            patterns(self.config["K"], self.config["alpha"]),
-            batch,
-            seed,
-            None if contexts is None else contexts.cpu(),
-        )
+        calls = patterns(self.config["K"], self.config["alpha"])
+        windows = Windows(normal, calls, batch, seed, None if contexts is None else contexts.cpu())
         device = self.normalisation.mean.device
         settings = {"batch": batch, "lr": lr, "seed": seed}
         facts = digest({**self.config, **settings}, {"normalisation": self.normalisation.sha256})
         self.provenance = {"steps": steps, **settings}
-        train(
-            self.denoiser,
-            lambda step: {name: part.to(device) for name, part in windows(step).items()},
-            steps,
-            lr=lr,
-            seed=seed,
-            identity=f"forecaster {facts}",
-            **options,
-        )
+
+        def draw_windows(step: int) -> dict[str, Tensor]:
+            return {name: part.to(device) for name, part in windows(step).items()}
+
+        train(self.denoiser, draw_windows, steps, lr=lr, seed=seed, identity=f"forecaster {facts}", **options)
         return self
 
     def _check_own(self) -> None:
@@ -237,10 +208,7 @@ class Forecaster(nn.Module):
         """
         scheme = self.scheme if scheme is None else scheme
         calls = scheme.calls(horizon)
-        for name, number in (("members", members), ("chunk", chunk)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
-                raise ValueError(msg)
+        check_numbers(members=members, chunk=chunk)
         check_scheme(scheme, self.config["K"], self._widest())
         check_past(past, (len(self.channels), *self.space), scheme)
         past = past[:, -(scheme.reach() + 1) :].to(self.normalisation.mean)
@@ -248,31 +216,19 @@ class Forecaster(nn.Module):
         context = prepared(self.contexts, context, len(past))
         seeds = draw_seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
         known = self.normalisation(past)
-        levels = {"noise": self.noise, "steps": self.config["steps"], "method": self.config["sampler"]}
-        draw = partial(sample, self.denoiser, **levels)
         result = torch.empty(members * len(past), horizon, *past.shape[2:])
         with tqdm(total=len(result) * len(calls), desc=progress, disable=None if progress else True) as bar:
             for rows in torch.arange(len(result)).split(chunk):
                 objects = rows % len(past)
-                drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
                 given = None if context is None else context[objects]
-                future = roll_out(draw, known[objects], calls, drawing, given, bar.update)[:, :horizon]
+                drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
+                future = roll_out(self._draw, known[objects], calls, drawing, given, bar.update)[:, :horizon]
                 result[rows] = self.normalisation.undo(future).cpu()
         return result.unflatten(0, (members, len(past)))
 
-    def check_series(self, channels: Sequence[str], cadence: str) -> None:
-        """Refuses a series of other channels or another time between frames than those of training.
-
-        Raises:
-            ValueError: saying what differs.
-        """
-        for what, mine, given in (
-            ("channels", ", ".join(self.channels), ", ".join(channels)),
-            ("time between frames", self.config["cadence"], cadence),
-        ):
-            if mine != given:
-                msg = f"this forecaster knows the {what} {mine!r}, given {given!r}: fit one to this series"
-                raise ValueError(msg)
+    def _draw(self, *given: Tensor | None) -> Tensor:
+        levels = {"noise": self.noise, "steps": self.config["steps"], "method": self.config["sampler"]}
+        return sample(self.denoiser, *given, **levels)
 
     def check_source(self, name: str, sha256: str) -> None:
         """Refuses an autoencoder, or a context, of another model than that of training.

@@ -1,6 +1,6 @@
-"""What a forecast starts from: the pasts and schemes that are refused, and the seeds that objects get."""
+"""What a forecast starts from: the pasts, schemes and numbers that are refused, and the seeds that objects get."""
 
-__all__ = ["check_past", "check_scheme", "draw_seeds"]
+__all__ = ["check_numbers", "check_past", "check_scheme", "draw_seeds"]
 
 import hashlib
 
@@ -9,6 +9,18 @@ import torch
 from torch import Tensor
 
 from aion.forecasting.template import Scheme, autoregressive
+
+
+def check_numbers(**numbers: int) -> None:
+    """Refuses what is not a whole number of at least 1.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
+            raise ValueError(msg)
 
 
 def check_past(past: Tensor, shape: tuple[int, ...], scheme: Scheme) -> None:
