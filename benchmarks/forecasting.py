@@ -27,7 +27,7 @@ from forecasting_cells import Cells, fingerprint, packed
 from forecasting_closed import print_closed_form
 from forecasting_extras import EXTRAS, measure
 from forecasting_summary import print_summary
-from forecasting_systems import BASELINES, NETWORK, PAST, SYSTEMS, System
+from forecasting_systems import BASELINES, HORIZON, NETWORK, PAST, SYSTEMS, WINDOWS, System
 from torch import Tensor
 
 from aion.forecasting.forecaster import Forecaster
@@ -36,7 +36,6 @@ from aion.forecasting.template import Scheme, autoregressive, hierarchy2, multis
 from aion.forecasting.verification import verify
 
 HERE = Path(__file__).parent
-HORIZON, WINDOWS = 18, ((0, 3), (3, 9), (9, 18))
 PERIODS, LATE = 90, ((0, 9), (9, 45), (45, 90))  # ten periods of the multiscale scheme, and their windows
 MAIN = {"K": 3, "alpha": 3.0}  # the network that serves every scheme of three frames a call
 ABLATED = ("sinusoid", "sunspots")

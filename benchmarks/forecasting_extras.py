@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from forecasting_systems import MONTHS, NETWORK, PAST, surface
+from forecasting_systems import HORIZON, MONTHS, NETWORK, PAST, WINDOWS, surface
 
 from aion import AION
 from aion.forecasting.forecaster import Forecaster
@@ -18,8 +18,6 @@ from aion.forecasting.latent import LatentForecaster, PrincipalComponents
 from aion.forecasting.verification import Verification, verify
 from aion.io.series import read_series
 from aion.sky import Sky
-
-HORIZON, WINDOWS = 18, ((0, 3), (3, 9), (9, 18))
 
 
 def latent(given: argparse.Namespace) -> dict:

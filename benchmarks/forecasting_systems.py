@@ -16,6 +16,7 @@ from aion.forecasting.transport import FluxTransport
 from aion.io.series import read_series
 
 PAST, LONGEST = 70, 90  # frames: of the past, and of the truth
+HORIZON, WINDOWS = 18, ((0, 3), (3, 9), (9, 18))  # frames forecast, and the leads of each score
 MONTHS = Path(__file__).parent / "data" / "sunspot_month.csv"
 FIRST, SPLIT = 1749, 1922  # years: of the series, and the first that is not learned from
 MINIMA = (1923.6, 1933.8, 1944.2, 1954.3, 1964.9, 1976.5, 1986.8, 1996.4, 2008.9)  # years, WDC-SILSO
