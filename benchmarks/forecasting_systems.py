@@ -49,7 +49,7 @@ class System(NamedTuple):
     groups: Tensor | None = None
     options: Mapping[str, object] = MappingProxyType({})
     exact: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None
-    steps: int = 800
+    steps: int = 1500
     batch: int = 64
     members: int = 8
 
@@ -100,7 +100,7 @@ def sunspots(starts: int) -> System:
     whole = torch.cat([x, x.new_full((LONGEST, 1), torch.nan)])
     test = torch.stack([whole[i - PAST : i + LONGEST] for i in first.tolist()])
     groups = torch.as_tensor(np.searchsorted(MINIMA, FIRST + first.numpy() / 3))
-    return System(train, test, groups, {"channels": ["sunspot_number"], "transform": "sqrt"}, None, 500)
+    return System(train, test, groups, {"channels": ["sunspot_number"], "transform": "sqrt"})
 
 
 def _means(months: Tensor) -> Tensor:

@@ -64,6 +64,13 @@ def test_it_learns_a_wave_in_a_hundred_steps():
     assert fitted < 0.8 * fresh
 
 
+def test_a_network_learns_on_top_of_a_prior():
+    forecaster = Forecaster(network=TINY).fit(waves(), 0)
+    forecaster.denoiser.loss(Windows(list(waves()), patterns(3, 2.5), 16)(0), draws())["loss"].backward()
+    slopes = {name: p.grad.abs().sum() for name, p in forecaster.denoiser.network.named_parameters()}
+    assert all(slope for name, slope in slopes.items() if not name.startswith("level")), "the level comes in by and by"
+
+
 @pytest.mark.parametrize("space", [(), (8,), (8, 4)])
 def test_any_space_and_any_horizon(space):
     data = waves(3, 30, 2, space)

@@ -108,7 +108,10 @@ class Forecaster(nn.Module):
     def _untrained(self) -> MaskedDenoiser:
         network = FrameTransformer(len(self.channels), self.space, **self.config["network"])
         entries = len(self.channels) * math.prod(self.space)
-        return MaskedDenoiser(network, self.noise, unfitted(self.config["prior"], entries, self._widest() + 1))
+        prior = unfitted(self.config["prior"], entries, self._widest() + 1)
+        if prior is not None:
+            network.awaken()
+        return MaskedDenoiser(network, self.noise, prior)
 
     def _widest(self) -> int:
         """Returns how many frames the widest call of training spans."""
