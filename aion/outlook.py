@@ -14,6 +14,7 @@ from torch import Tensor
 from aion.device import usable
 from aion.forecasting.charts import plot_fan
 from aion.forecasting.forecaster import Forecaster
+from aion.forecasting.series import check_series, series_forecaster
 from aion.forecasting.template import autoregressive
 from aion.io import Series, read_series, write_forecast
 from aion.whole import whole
@@ -65,15 +66,17 @@ def outlook(
         print(f"aion: note: {series.missing} of {series.values.numel()} values are not measured", file=sys.stderr)
     if fit is None:
         forecaster = Forecaster.from_pretrained(model, device=device)
-        forecaster.check_series(series.columns, series.cadence)
+        check_series(forecaster, series.values, series.columns, series.cadence)
     else:
-        forecaster = Forecaster.for_series(series.values, series.columns, series.cadence).to(device)
+        forecaster = series_forecaster(series.values, series.columns, series.cadence).to(device)
         forecaster.fit(series.values[None], fit, seed=seed, progress="training")
         if save is not None:
             forecaster.save_pretrained(save)
     generator = torch.Generator().manual_seed(seed)
     past = series.values[None]
     scheme = autoregressive(forecaster.scheme.K) if short else forecaster.scheme
+    if not short and past.shape[1] <= scheme.reach():
+        print("aion: note: --short forecasts from the last steps alone", file=sys.stderr)
     options = {"generator": generator, "scheme": scheme, "progress": "forecast"}
     ensemble = forecaster.forecast(past, horizon, members, **options)[:, 0]
     facts = {"model_sha256": forecaster.sha256, "scheme": scheme.name, "seed": seed}

@@ -27,22 +27,22 @@ from forecasting_cells import Cells, fingerprint, packed
 from forecasting_closed import print_closed_form
 from forecasting_extras import EXTRAS, measure
 from forecasting_summary import print_summary
-from forecasting_systems import BASELINES, PAST, SYSTEMS, System
+from forecasting_systems import BASELINES, HORIZON, NETWORK, PAST, SYSTEMS, WINDOWS, System
 from torch import Tensor
 
 from aion.forecasting.forecaster import Forecaster
 from aion.forecasting.gaussian import Choice, autocovariance, select_template
-from aion.forecasting.network import SIZES
 from aion.forecasting.template import Scheme, autoregressive, hierarchy2, multiscale
 from aion.forecasting.verification import verify
 
 HERE = Path(__file__).parent
-HORIZON, WINDOWS = 18, ((0, 3), (3, 9), (9, 18))
 PERIODS, LATE = 90, ((0, 9), (9, 45), (45, 90))  # ten periods of the multiscale scheme, and their windows
 MAIN = {"K": 3, "alpha": 3.0}  # the network that serves every scheme of three frames a call
 ABLATED = ("sinusoid", "sunspots")
+SPANS = {"ablations": ABLATED, "stability": ("sinusoid", "sunspots", "transport", "lorenz96")}  # systems of a section
 LAGS = 100
-RATE = 1.5e10  # operations a second of one core, measured with the network of nano size
+CHUNK = 1024  # futures at once, a fifth faster than 256
+RATE = 1.5e10  # operations a second of one core, measured with networks of nano size
 
 
 class Row(NamedTuple):
@@ -60,6 +60,11 @@ class Row(NamedTuple):
     options: dict
     horizon: int = HORIZON
 
+    @property
+    def learned(self) -> bool:
+        """Tells whether a network is trained for it; what has none has no seed."""
+        return self.scheme is not None and self.options.get("train") != 0
+
 
 def rows(section: str, system: System) -> Iterator[Row]:
     """Lists what a section forecasts of a system."""
@@ -72,22 +77,25 @@ def rows(section: str, system: System) -> Iterator[Row]:
         for alpha in (1.0, 1.5, 2.0, 3.0):
             yield Row(slug(multiscale(3, alpha)), multiscale(3, alpha), MAIN)
         for K in (2, 4, 5):
-            yield Row(slug(multiscale(K, 2.5)), multiscale(K, 2.5), {"K": K, "alpha": 2.5})
+            yield Row(slug(multiscale(K, 2.5)), multiscale(K, 2.5), shared(K))
         yield Row(slug(autoregressive(9)), autoregressive(9), {"K": 9, "alpha": 1.0})
         yield Row(f"white-{slug(best)}", best, {**MAIN, "prior": 0})
         return
     for scheme in (autoregressive(3), hierarchy2(3), best, best.limited(3)):
         yield Row(slug(scheme), scheme, MAIN)
     yield Row("gaussian-" + slug(best), best, {**MAIN, "train": 0})
-    chosen = chosen_template(system)
-    if chosen.pays:
-        options = {"K": chosen.K, "alpha": chosen.alpha}
-        yield Row(f"chosen-{slug(chosen.scheme)}", chosen.scheme, options)
-        yield Row(f"chosen-{slug(autoregressive(chosen.K))}", autoregressive(chosen.K), options)
+    if section in ABLATED and (chosen := chosen_template(system)).pays:
+        for scheme in (chosen.scheme, autoregressive(chosen.K)):
+            yield Row(f"chosen-{slug(scheme)}", scheme, shared(chosen.K))
     for name in ("exact", *BASELINES):
         if (name == "exact" and system.exact is None) or (name == "ARIMA" and system.test.ndim > 3):
             continue  # an ARIMA of every pixel would take longer than all else
         yield Row(name.lower().replace(" ", "-").replace("(p)", ""), None, {"baseline": name})
+
+
+def shared(K: int) -> dict:
+    """Returns the options of the network that serves every scheme of K frames a call and ratios up to 2.5."""
+    return MAIN if MAIN["K"] == K else {"K": K, "alpha": 2.5}
 
 
 def slug(scheme: Scheme) -> str:
@@ -120,8 +128,8 @@ class Bench:
             system = SYSTEMS[name](self.given.starts)
             for seed in range(self.given.seeds):
                 for row in rows(section, system):
-                    if row.scheme is None and seed:
-                        continue  # what has no network has no seed
+                    if seed and not row.learned:
+                        continue
                     settings = self.settings(name, system, row, seed)
                     began, there = time.process_time(), self.cells.find(name, row.name, seed, settings) is not None
                     facts = self.cells.make(name, row.name, seed, settings, lambda: self.score(system, row, settings))  # noqa: B023
@@ -147,7 +155,7 @@ class Bench:
     def network(self, name: str, system: System, row: Row, seed: int) -> dict:
         """Returns all that the trained network depends on."""
         options = {**system.options, **row.options}
-        options["network"] = system.options.get("network", SIZES["nano"])
+        options["network"] = system.options.get("network", NETWORK)
         steps = options.pop("train", system.steps if self.given.train is None else self.given.train)
         return {"system": name, "options": options, "steps": steps, "batch": system.batch, "lr": 2e-3, "seed": seed}
 
@@ -162,7 +170,13 @@ class Bench:
         draws = settings["members"], settings["seed"]
         if row.scheme is not None:
             forecaster = self.trained(system, settings["network"])
-            options = {"generator": torch.Generator().manual_seed(settings["seed"]), "progress": row.name}
+            if not row.learned:
+                forecaster.denoiser = forecaster.denoiser.prior
+            options = {
+                "generator": torch.Generator().manual_seed(settings["seed"]),
+                "progress": row.name,
+                "chunk": CHUNK,
+            }
             made = forecaster.forecast(past, horizon, draws[0], scheme=row.scheme, **options)
         elif row.name == "exact":
             made = exact[0] + exact[1].sqrt() * torch.randn(
@@ -206,18 +220,18 @@ class Bench:
 
     def plan(self) -> None:
         """Prints what is left to do and how many seconds of one core that takes, reckoned from operations."""
-        total = 0.0
-        for section in (*SYSTEMS, "ablations", "stability"):
-            names = (section,) if section in SYSTEMS else ABLATED if section == "ablations" else tuple(SYSTEMS)
-            left, training, sampling, trained = 0, 0.0, 0.0, set()
+        total, trained = 0.0, set()
+        for section in (*SYSTEMS, *SPANS):
+            names = SPANS.get(section, (section,))
+            left, training, sampling = 0, 0.0, 0.0
             for name in names:
                 system = SYSTEMS[name](self.given.starts)
                 for seed, row in ((seed, row) for seed in range(self.given.seeds) for row in rows(section, system)):
                     settings = self.settings(name, system, row, seed)
-                    if (row.scheme is None and seed) or self.cells.find(name, row.name, seed, settings):
+                    if (seed and not row.learned) or self.cells.find(name, row.name, seed, settings):
                         continue
                     left += 1
-                    if row.scheme is None:
+                    if not row.learned:
                         continue
                     network = settings["network"]
                     cost, moments = (each / RATE for each in _operations(system, network["options"]))
@@ -257,7 +271,7 @@ def _gaussian_crps(mean: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = ["closed-form", *SYSTEMS, "ablations", "stability", *EXTRAS, "summary", "plan"]
+    sections = ["closed-form", *SYSTEMS, *SPANS, *EXTRAS, "summary", "plan"]
     parser.add_argument("what", nargs="+", choices=sections, metavar="WHAT", help=f"of {', '.join(sections)}")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/forecasting"), help="folder of the networks")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "forecasting", help="folder of the cells")
@@ -279,7 +293,7 @@ def main() -> None:
         elif what in EXTRAS:
             measure(what, given)
         else:
-            bench.run(what, (what,) if what in SYSTEMS else ABLATED if what == "ablations" else tuple(SYSTEMS))
+            bench.run(what, SPANS.get(what, (what,)))
 
 
 if __name__ == "__main__":

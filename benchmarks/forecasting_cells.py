@@ -13,7 +13,7 @@ from torch import Tensor
 from aion.bundle import digest
 from aion.forecasting.verification import Verification
 
-VERSION = 1  # of what a cell means: another one is made again
+VERSION = 2  # of what a cell means: another one is made again
 DIGITS = 5
 
 

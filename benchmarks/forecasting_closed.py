@@ -27,47 +27,13 @@ def print_closed_form() -> None:
     print(HEAD.format("field"))
     blocks = _blocks(FluxTransport((32,)))
     for scheme in (autoregressive(3), hierarchy2(3), BEST, autoregressive(9)):
-        _print("flux transport", scheme, field_excess(blocks, scheme))
+        _print("flux transport", scheme, gaussian_scheme_skill(blocks, scheme, HORIZON, PAST)["crps_excess"])
 
 
 def _print(name: str, scheme: Scheme, excess: np.ndarray) -> None:
     print(
         f"| {name} | {scheme.name} | " + " | ".join(f"{excess[a:b].mean():.4f}" for a, b in WINDOWS) + " |", flush=True
     )
-
-
-def field_excess(blocks: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """Computes the excess by lead for a process of covariances `(lags, D, D)` between frames, all entries alike."""
-    size, past, future = blocks.shape[1], range(-PAST + 1, 1), range(1, HORIZON + 1)
-    inner, cross = _covariance(blocks, past, past), _covariance(blocks, future, past)
-    exact = np.linalg.solve(inner, cross.T).T
-    calls = scheme.calls(HORIZON)
-    noise = sum(len(new) for _, new in calls) * size
-    width = PAST * size + noise
-    rows = {t: np.eye(size, width, (t + PAST - 1) * size) for t in past[-scheme.reach() - 1 :]}
-    used = PAST * size
-    for known, new in calls:
-        cause = _covariance(blocks, new, known)
-        weights = np.linalg.solve(_covariance(blocks, known, known), cause.T).T
-        values, vectors = np.linalg.eigh(_covariance(blocks, new, new) - weights @ cause.T)
-        made = weights @ np.concatenate([rows[t] for t in known])
-        made[:, used : used + len(made)] += vectors * np.sqrt(values.clip(0))
-        used += len(made)
-        rows |= dict(zip(new, made.reshape(len(new), size, -1), strict=True))
-    excess = []
-    by_lead = (part.reshape(HORIZON, size, -1) for part in (exact, cross))
-    for lead, (weights, told) in enumerate(zip(*by_lead, strict=True), 1):
-        off, made = rows[lead][:, : PAST * size] - weights, rows[lead][:, PAST * size :]
-        least = blocks[0].diagonal() - (weights * told).sum(1)
-        variance = (made**2).sum(1)
-        error = ((off @ inner) * off).sum(1) + least + variance
-        score = np.sqrt(2 / np.pi * error) - np.sqrt(variance / np.pi)
-        excess.append(score.mean() / np.sqrt(least / np.pi).mean() - 1)
-    return np.array(excess)
-
-
-def _covariance(blocks: np.ndarray, ones: range | tuple, others: range | tuple) -> np.ndarray:
-    return np.block([[blocks[i - j] if i >= j else blocks[j - i].T for j in others] for i in ones])
 
 
 def _blocks(field: FluxTransport) -> np.ndarray:

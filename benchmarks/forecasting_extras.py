@@ -10,17 +10,14 @@ from pathlib import Path
 
 import torch
 
-from forecasting_systems import MONTHS, PAST, surface
+from forecasting_systems import HORIZON, MONTHS, NETWORK, PAST, WINDOWS, surface
 
 from aion import AION
 from aion.forecasting.forecaster import Forecaster
 from aion.forecasting.latent import LatentForecaster, PrincipalComponents
-from aion.forecasting.network import SIZES
 from aion.forecasting.verification import Verification, verify
 from aion.io.series import read_series
 from aion.sky import Sky
-
-HORIZON, WINDOWS = 18, ((0, 3), (3, 9), (9, 18))
 
 
 def latent(given: argparse.Namespace) -> dict:
@@ -32,7 +29,7 @@ def latent(given: argparse.Namespace) -> dict:
     if (folder / "forecaster").exists():
         forecaster = LatentForecaster.from_pretrained(folder / "forecaster", autoencoder)
     else:
-        forecaster = LatentForecaster.build(autoencoder, shape, alpha=3.0, prior=48, network=SIZES["nano"])
+        forecaster = LatentForecaster.build(autoencoder, shape, alpha=3.0, prior=48, network=NETWORK)
         forecaster.fit(system.train, 800 if given.train is None else given.train, batch=24, lr=2e-3, ema=0.995)
         forecaster.save_pretrained(folder / "forecaster")
     began = time.process_time()
@@ -77,10 +74,10 @@ def context(given: argparse.Namespace) -> dict:
     }
     scores = {}
     for name, vectors in contexts.items():
-        network = {**SIZES["nano"], "context": vectors.shape[1]}
+        network = {**NETWORK, "context": vectors.shape[1]}
         sources = {} if name == "redshifts" else {"context": model.sha256}
         forecaster = Forecaster(network=network, alpha=3.0, sources=sources)
-        steps = 2000 if given.train is None else given.train
+        steps = 1000 if given.train is None else given.train
         forecaster.fit(list(seen[:learned]), steps, lr=2e-3, ema=0.995, contexts=vectors[:learned])
         made = forecaster.forecast(seen[learned:, :PAST], HORIZON, 16, context=vectors[learned:])
         scores[name] = verify(made, seen[learned:, PAST:])

@@ -2,13 +2,15 @@
 
     python benchmarks/train_forecaster.py sunspots -o runs/forecaster-nano
     python benchmarks/train_forecaster.py transport -o runs/forecaster-transport
+    python benchmarks/train_forecaster.py score aion/models/forecaster-nano    # of the months after training
 
 A training that was stopped goes on where it was. `transport` prints, too, how far the forecasts of new fields are from
-the Kalman filter's, which are exact.
+the Kalman filter's, which are exact; `sunspots` the scores of the months from 1964 on, which it has not seen.
 """
 
 import argparse
 
+from bisect import bisect
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 
 from aion.forecasting.forecaster import Forecaster
 from aion.forecasting.network import SIZES
+from aion.forecasting.template import autoregressive
 from aion.forecasting.transport import FluxTransport
 from aion.forecasting.verification import verify
 from aion.io.series import read_series
@@ -23,6 +26,8 @@ from aion.io.series import read_series
 DATA = Path(__file__).parent / "data" / "sunspot_month.csv"
 CREDIT = "WDC-SILSO, Royal Observatory of Belgium, Brussels; monthly mean sunspot numbers (version 1), CC BY-NC 4.0"
 UNTIL = (1964 - 1749) * 12  # months of training: to the end of 1963, a minimum
+MINIMA = (1964.9, 1976.5, 1986.8, 1996.4, 2008.9)  # years, WDC-SILSO
+MONTHS, EVERY, WINDOWS = 96, 6, ((0, 6), (6, 24), (24, 60), (60, 96))  # horizon, between starts, and leads scored
 PAST, HORIZON = 40, 18
 
 
@@ -39,7 +44,22 @@ def sunspots(steps: int, options: Mapping[str, object]) -> Forecaster:
     )
     forecaster.fit(series.values[None, :UNTIL], steps, batch=64, **options)
     forecaster.provenance |= {"data": CREDIT, "trained on": "1749-01 to 1963-12, real"}
+    score(forecaster)
     return forecaster
+
+
+def score(forecaster: Forecaster) -> None:
+    """Prints the CRPS of the months after training, with intervals over starts, those of a cycle resampled together."""
+    x, reach = read_series(DATA).values, forecaster.scheme.reach()
+    starts = range(UNTIL, len(x) - MONTHS + 1, EVERY)
+    past, truth = (torch.stack([x[i + a : i + b] for i in starts]) for a, b in ((-reach - 1, 0), (0, MONTHS)))
+    groups = torch.tensor([bisect(MINIMA, 1749 + i / 12) for i in starts])
+    for scheme in (autoregressive(forecaster.scheme.K), forecaster.scheme):
+        scores = verify(forecaster.forecast(past, MONTHS, 8, scheme=scheme, progress=scheme.name), truth, groups=groups)
+        means = ["{:.1f} [{:.1f}, {:.1f}]".format(*scores.interval("crps", slice(a, b))) for a, b in WINDOWS]
+        windows = ", ".join(f"{a + 1}-{b}" for a, b in WINDOWS)
+        print(f"{scheme.name}, {len(past)} starts: CRPS at months {windows}: {', '.join(means)}", flush=True)
+        print(f"spread over skill {scores.spread_skill.mean():.2f}")
 
 
 def transport(steps: int, options: Mapping[str, object]) -> Forecaster:
@@ -61,15 +81,27 @@ def transport(steps: int, options: Mapping[str, object]) -> Forecaster:
 
 RECIPES = {"sunspots": (sunspots, 1500), "transport": (transport, 800)}
 
-if __name__ == "__main__":
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=RECIPES)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("what", choices=[*RECIPES, "score"])
+    parser.add_argument("folder", nargs="?", help="of the forecaster to score")
+    parser.add_argument("-o", "--output", type=Path, help="folder of what is trained")
     parser.add_argument("--steps", type=int, help="of training; by default those of the recipe")
     given = parser.parse_args()
+    if (given.folder if given.what == "score" else given.output) is None:
+        parser.error("score needs the folder of a forecaster, a training -o OUTPUT")
     torch.set_num_threads(1)
+    if given.what == "score":
+        score(Forecaster.from_pretrained(given.folder))
+        return
     make, usual = RECIPES[given.what]
+    steps = usual if given.steps is None else given.steps
     common = {"lr": 2e-3, "ema": 0.995, "checkpoint": given.output / "checkpoints", "log": given.output / "log.jsonl"}
-    trained = make(given.steps or usual, {**common, "progress": given.what})
+    trained = make(steps, {**common, "progress": given.what})
     trained.provenance["recipe"] = "train_forecaster.py"
     print(trained.save_pretrained(given.output / "forecaster"))
+
+
+if __name__ == "__main__":
+    main()

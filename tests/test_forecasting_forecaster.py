@@ -64,6 +64,13 @@ def test_it_learns_a_wave_in_a_hundred_steps():
     assert fitted < 0.8 * fresh
 
 
+def test_a_network_learns_on_top_of_a_prior():
+    forecaster = Forecaster(network=TINY).fit(waves(), 0)
+    forecaster.denoiser.loss(Windows(list(waves()), patterns(3, 2.5), 16)(0), draws())["loss"].backward()
+    slopes = {name: p.grad.abs().sum() for name, p in forecaster.denoiser.network.named_parameters()}
+    assert all(slope for name, slope in slopes.items() if not name.startswith("level")), "the level comes in by and by"
+
+
 @pytest.mark.parametrize("space", [(), (8,), (8, 4)])
 def test_any_space_and_any_horizon(space):
     data = waves(3, 30, 2, space)
@@ -251,19 +258,6 @@ def test_a_denoiser_of_ones_own_is_neither_trained_nor_saved(tmp_path):
         forecaster.fit(waves(), 2)
     with pytest.raises(ValueError, match="GaussianDenoiser of yours"):
         forecaster.save_pretrained(tmp_path / "model")
-
-
-def test_a_series_chooses_its_template_and_is_recognised():
-    values = waves(1, 120)[0]
-    forecaster = Forecaster.for_series(values, ("flux",), "1 day")
-    assert forecaster.config["K"] in (3, 4, 5)
-    forecaster.check_series(("flux",), "1 day")
-    with pytest.raises(ValueError, match="knows the time between frames '1 day', given '1 month'"):
-        forecaster.check_series(("flux",), "1 month")
-    with pytest.raises(ValueError, match="knows the channels 'flux', given 'spots'"):
-        forecaster.check_series(("spots",), "1 day")
-    with pytest.raises(ValueError, match="too short to learn from"):
-        Forecaster.for_series(values[:20], ("flux",))
 
 
 def test_the_square_root_of_counts():

@@ -97,6 +97,25 @@ def test_it_is_what_a_simulation_gives():
     np.testing.assert_allclose(abs(members - x[:, past:]).mean(0) - apart, skill["crps"], rtol=0.03)
 
 
+def test_frames_of_several_entries():
+    lags = np.arange(60)
+    series = [PROCESSES[name](lags) for name in ("slow and fast OU, noise", "power law, noise")]
+    blocks = np.stack([np.diag(pair) for pair in zip(*series, strict=True)])
+    both = gaussian_scheme_skill(blocks, multiscale(3, 2.5), 18, 30)
+    each = [gaussian_scheme_skill(acf, multiscale(3, 2.5), 18, 30)["crps"] for acf in series]
+    np.testing.assert_allclose(both["crps"], np.mean(each, 0))
+
+
+def test_a_markov_vector_needs_its_last_frame_only():
+    move = np.array([[0.8, 0.3], [-0.2, 0.7]])
+    climate = sum(np.linalg.matrix_power(move, n) @ np.linalg.matrix_power(move, n).T for n in range(200))
+    blocks = np.stack([np.linalg.matrix_power(move, lag) @ climate for lag in range(40)])
+    np.testing.assert_allclose(gaussian_scheme_skill(blocks, autoregressive(3), 9, 20)["crps_excess"], 0, atol=1e-6)
+    weights, covariance = gaussian_forecast(blocks, 5, 1)
+    np.testing.assert_allclose(weights[:, -2:], move, atol=1e-6)
+    np.testing.assert_allclose(covariance, np.eye(2), atol=1e-6)
+
+
 def test_autocovariance_of_a_long_series_with_gaps():
     draws = np.random.default_rng(1)
     x = np.zeros((8, 10_000))

@@ -98,10 +98,11 @@ def test_fewer_components_leave_a_rest():
     assert 0.05 < prior.rest.mean() < 0.2, "the noise that is seen, 0.09, and some waves"
 
 
-def test_a_network_that_has_learned_nothing_forecasts_a_linear_field_nearly_exactly():
+def test_the_prior_alone_forecasts_a_linear_field_nearly_exactly():
     field = FluxTransport((8,), extent=1.0)
     train, test = field.simulate(400, 80, draws())[0], field.simulate(40, 40, draws(1))[0]
     forecaster = Forecaster(space=(8,), network=TINY, prior=8).fit(train, 0)
+    forecaster.denoiser = forecaster.denoiser.prior
     made = forecaster.forecast(test[:, :30], 9, 24)
     mean, variance = field.kalman(test[:, :30], 9)
     noise = made.var(0) / len(made)

@@ -1,9 +1,10 @@
 """Forecasts of partially observed systems by diffusion, conditioned on a past that is sparse far back.
 
 `template` says which frames a network call sees and makes, `gaussian` what that costs and which template to take.
-`noise`, `prior`, `network`, `denoise` and `sample` are the diffusion; `forecaster` puts them together with `windows`,
-`past`, `contexts` and `normalisation`, `latent` puts it behind an autoencoder; `verification` scores ensembles and
-`charts` draws them. `systems` and `transport` simulate what to try forecasts on.
+`noise`, `prior`, `network`, `denoise` and `sample` are the diffusion, `rollout` goes through the calls; `forecaster`
+puts them together with `windows`, `past`, `contexts` and `normalisation`, `series` builds one for a time series,
+`latent` puts one behind an autoencoder; `verification` scores ensembles and `charts` draws them. `systems` and
+`transport` simulate what to try forecasts on.
 """
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "normalisation",
     "past",
     "prior",
+    "rollout",
     "sample",
+    "series",
     "systems",
     "template",
     "transport",

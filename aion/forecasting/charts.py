@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aion.forecasting.verification import Verification, power_spectrum
+from aion.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,9 +156,7 @@ def save_film(
             picture.set_data(field[time].numpy())
         return [picture for picture, _ in pictures]
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.part.gif")
     film = FuncAnimation(figure, show, frames=len(pictures[0][1]), blit=False)
-    film.save(temporary, writer=PillowWriter(fps=max(1, round(1 / seconds))))
-    temporary.replace(path)
-    return path
+    with whole(Path(path)) as temporary:
+        film.save(temporary, writer=PillowWriter(fps=max(1, round(1 / seconds))))
+    return Path(path)

@@ -1,6 +1,6 @@
 """What an object is conditioned on as a whole, such as its embedding: checked, and brought to unit variance."""
 
-__all__ = ["Contexts"]
+__all__ = ["Contexts", "prepared"]
 
 import torch
 
@@ -40,3 +40,26 @@ class Contexts(nn.Module):
             given = None if contexts is None else tuple(contexts.shape)
             msg = f"contexts: wanted finite {wanted}, given {given}: the network is conditioned on them"
             raise ValueError(msg)
+
+
+def prepared(normaliser: Contexts | None, contexts: Tensor | None, number: int, learn: bool = False) -> Tensor | None:
+    """Checks and normalises the contexts of some objects, or None where there are none to be.
+
+    Arguments:
+        normaliser: None if nothing is conditioned on them.
+        contexts: `(number, E)`.
+        number: of objects.
+        learn: takes mean and standard deviation of them first.
+
+    Raises:
+        ValueError: if there are some and none were wanted, or the reverse, or they do not fit.
+    """
+    if normaliser is None:
+        if contexts is not None:
+            msg = f'contexts: wanted none, given {tuple(contexts.shape)}: network={{"context": E}} takes some'
+            raise ValueError(msg)
+        return None
+    normaliser.check(contexts, number)
+    if learn:
+        normaliser.fit(contexts)
+    return normaliser(contexts)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from torch import Tensor, nn
@@ -17,22 +16,20 @@ from tqdm.auto import tqdm
 
 from aion import keeping
 from aion.bundle import digest, load_tensors
-from aion.forecasting.contexts import Contexts
+from aion.forecasting.contexts import Contexts, prepared
 from aion.forecasting.denoise import MaskedDenoiser
-from aion.forecasting.gaussian import autocovariance, select_template
-from aion.forecasting.network import SIZES, FrameTransformer
+from aion.forecasting.network import FrameTransformer
 from aion.forecasting.noise import Noise
 from aion.forecasting.normalisation import Normalisation
-from aion.forecasting.past import check_past, draw_seeds
-from aion.forecasting.prior import GaussianDenoiser
+from aion.forecasting.past import check_numbers, check_past, check_scheme, draw_seeds
+from aion.forecasting.prior import unfitted
+from aion.forecasting.rollout import roll_out
 from aion.forecasting.sample import sample
 from aion.forecasting.template import Scheme, multiscale
-from aion.forecasting.windows import Windows, patterns
+from aion.forecasting.windows import Windows, check_trajectories, patterns
 from aion.training import train
 
 KIND = "forecaster"
-LARGEST = 4096  # numbers of a frame that has a prior: its principal components take the cube of that
-SHORTEST = 64  # frames of a series that a forecaster is built for
 
 
 class Forecaster(nn.Module):
@@ -102,45 +99,23 @@ class Forecaster(nn.Module):
         self.scheme = multiscale(K, alpha)
         self.noise = Noise(**self.config["noise"])
         self.noise.levels(steps)
-        if denoiser is None:
-            network = FrameTransformer(len(channels), space, **self.config["network"])
-            denoiser = MaskedDenoiser(network, self.noise, self._prior(prior))
-        self.denoiser = denoiser
+        self.denoiser = self._untrained() if denoiser is None else denoiser
         self.normalisation = Normalisation(self.channels, self.units, len(self.space), transform)
         width = self.config["network"].get("context", 0)
         self.contexts = Contexts(width) if width else None
         self.provenance: dict[str, object] = {}
 
-    def _prior(self, components: int) -> GaussianDenoiser | None:
-        if isinstance(components, bool) or not isinstance(components, int) or components < 0:
-            msg = f"Forecaster: prior must be a whole number of components, 0 for none, given {components!r}"
-            raise ValueError(msg)
+    def _untrained(self) -> MaskedDenoiser:
+        network = FrameTransformer(len(self.channels), self.space, **self.config["network"])
         entries = len(self.channels) * math.prod(self.space)
-        count = min(components, entries)
-        if not count or entries > LARGEST:
-            return None
-        return GaussianDenoiser(np.zeros((self._widest() + 1, count, count)), np.eye(count, entries), rest=1)
+        prior = unfitted(self.config["prior"], entries, self._widest() + 1)
+        if prior is not None:
+            network.awaken()
+        return MaskedDenoiser(network, self.noise, prior)
 
     def _widest(self) -> int:
         """Returns how many frames the widest call of training spans."""
         return max(2 * self.scheme.period, self.config["K"] * (self.config["K"] + 1))
-
-    @classmethod
-    def for_series(cls, values: Tensor, channels: Sequence[str], cadence: str = "") -> "Forecaster":
-        """Builds an untrained nano forecaster for a series `(T, C)`, with the template its autocovariance asks for.
-
-        Raises:
-            ValueError: if the series is too short (under 64 frames) or constant.
-        """
-        if len(values) < SHORTEST:
-            msg = f"a series of {len(values)} frames is too short to learn from: wanted at least {SHORTEST}"
-            raise ValueError(msg)
-        lags = min(len(values) // 2, 300)
-        normal = Normalisation(channels, ("",) * len(channels), 0)
-        normal.fit([values])
-        acf = np.stack([autocovariance(x, lags) for x in normal(values).double().numpy().T])
-        choice = select_template(acf, (3, 4, 5), lags // 4)
-        return cls(channels, K=choice.K, alpha=choice.alpha, cadence=cadence, network=SIZES["nano"])
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -172,65 +147,29 @@ class Forecaster(nn.Module):
                 checkpoint is of other data, scheme or normalisation.
         """
         self._check_own()
-        data = self._trajectories(dataset)
+        data = check_trajectories(dataset, (len(self.channels), *self.space))
         self.normalisation.fit(data)
         normal = [self.normalisation(x).cpu() for x in data]
-        contexts = self._conditions(contexts, len(data), learn=True)
+        contexts = prepared(self.contexts, contexts, len(data), learn=True)
         if self.denoiser.prior is not None:
             self.denoiser.prior.fit(normal)
-        windows = Windows(
-            normal,
-            patterns(self.config["K"], self.config["alpha"]),
-            batch,
-            seed,
-            None if contexts is None else contexts.cpu(),
-        )
+        calls = patterns(self.config["K"], self.config["alpha"])
+        windows = Windows(normal, calls, batch, seed, None if contexts is None else contexts.cpu())
         device = self.normalisation.mean.device
         settings = {"batch": batch, "lr": lr, "seed": seed}
         facts = digest({**self.config, **settings}, {"normalisation": self.normalisation.sha256})
         self.provenance = {"steps": steps, **settings}
-        train(
-            self.denoiser,
-            lambda step: {name: part.to(device) for name, part in windows(step).items()},
-            steps,
-            lr=lr,
-            seed=seed,
-            identity=f"forecaster {facts}",
-            **options,
-        )
-        return self
 
-    def _conditions(self, contexts: Tensor | None, number: int, learn: bool = False) -> Tensor | None:
-        """Checks and normalises the contexts of some objects."""
-        if self.contexts is None:
-            if contexts is not None:
-                msg = f'contexts: wanted none, given {tuple(contexts.shape)}: network={{"context": E}} takes some'
-                raise ValueError(msg)
-            return None
-        self.contexts.check(contexts, number)
-        if learn:
-            self.contexts.fit(contexts)
-        return self.contexts(contexts)
+        def draw_windows(step: int) -> dict[str, Tensor]:
+            return {name: part.to(device) for name, part in windows(step).items()}
+
+        train(self.denoiser, draw_windows, steps, lr=lr, seed=seed, identity=f"forecaster {facts}", **options)
+        return self
 
     def _check_own(self) -> None:
         if not isinstance(self.denoiser, MaskedDenoiser):
             msg = f"this forecaster has a {type(self.denoiser).__name__} of yours: only a network is trained and saved"
             raise ValueError(msg)
-
-    def _trajectories(self, dataset: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        data = list(dataset)
-        shape = (len(self.channels), *self.space)
-        for x in data:
-            if not isinstance(x, Tensor) or not x.is_floating_point():
-                msg = f"fit: wanted floating-point tensors, given {getattr(x, 'dtype', type(x).__name__)}"
-                raise TypeError(msg)
-            if x.shape[1:] != shape or not len(x):
-                msg = f"fit: wanted trajectories (T, {', '.join(map(str, shape))}), given {tuple(x.shape)}"
-                raise ValueError(msg)
-        if not data:
-            msg = "fit: wanted at least one trajectory, given none"
-            raise ValueError(msg)
-        return data
 
     # --- forecasting --------------------------------------------------------------------------------------------------
 
@@ -272,40 +211,27 @@ class Forecaster(nn.Module):
         """
         scheme = self.scheme if scheme is None else scheme
         calls = scheme.calls(horizon)
-        for name, number in (("members", members), ("chunk", chunk)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
-                raise ValueError(msg)
-        self._check_scheme(scheme)
+        check_numbers(members=members, chunk=chunk)
+        check_scheme(scheme, self.config["K"], self._widest())
         check_past(past, (len(self.channels), *self.space), scheme)
         past = past[:, -(scheme.reach() + 1) :].to(self.normalisation.mean)
         self.normalisation.check(past)
-        context = self._conditions(context, len(past))
+        context = prepared(self.contexts, context, len(past))
         seeds = draw_seeds(past, members, torch.Generator().manual_seed(0) if generator is None else generator)
         known = self.normalisation(past)
         result = torch.empty(members * len(past), horizon, *past.shape[2:])
         with tqdm(total=len(result) * len(calls), desc=progress, disable=None if progress else True) as bar:
             for rows in torch.arange(len(result)).split(chunk):
                 objects = rows % len(past)
-                drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
                 given = None if context is None else context[objects]
-                future = self._run(known[objects], calls, horizon, drawing, given, bar)
+                drawing = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
+                future = roll_out(self._draw, known[objects], calls, drawing, given, bar.update)[:, :horizon]
                 result[rows] = self.normalisation.undo(future).cpu()
         return result.unflatten(0, (members, len(past)))
 
-    def check_series(self, channels: Sequence[str], cadence: str) -> None:
-        """Refuses a series of other channels or another time between frames than those of training.
-
-        Raises:
-            ValueError: saying what differs.
-        """
-        for what, mine, given in (
-            ("channels", ", ".join(self.channels), ", ".join(channels)),
-            ("time between frames", self.config["cadence"], cadence),
-        ):
-            if mine != given:
-                msg = f"this forecaster knows the {what} {mine!r}, given {given!r}: fit one to this series"
-                raise ValueError(msg)
+    def _draw(self, *given: Tensor | None) -> Tensor:
+        levels = {"noise": self.noise, "steps": self.config["steps"], "method": self.config["sampler"]}
+        return sample(self.denoiser, *given, **levels)
 
     def check_source(self, name: str, sha256: str) -> None:
         """Refuses an autoencoder, or a context, of another model than that of training.
@@ -327,54 +253,6 @@ class Forecaster(nn.Module):
         calls = (self.scheme if scheme is None else scheme).calls(horizon)
         made = {t: number for number, (_, new) in enumerate(calls) for t in new}
         return [made[t] for t in range(1, horizon + 1)]
-
-    def _run(
-        self,
-        past: Tensor,
-        calls: Sequence[tuple],
-        horizon: int,
-        drawing: Sequence[torch.Generator],
-        context: Tensor | None,
-        bar: tqdm,
-    ) -> Tensor:
-        """Makes the calls for some futures, all with normalised values, and returns `(R, horizon, C, *space)`."""
-        last = max(horizon, max(t for _, new in calls for t in new))
-        frames = torch.cat([past, past.new_full((len(past), last, *past.shape[2:]), torch.nan)], dim=1)
-        present = past.shape[1] - 1
-        for before, new in calls:
-            times = sorted((*before, *new))
-            place = torch.tensor(times, device=frames.device) + present
-            wanted = torch.tensor([t in new for t in times], device=frames.device)
-            values = frames[:, place]
-            wanted = wanted.view(1, -1, *[1] * (values.ndim - 2)).expand(values.shape)
-            start = torch.stack([torch.randn(values.shape[1:], generator=g) for g in drawing]).to(values)
-            known = values.isfinite() & ~wanted
-            offsets = (place - place[len(times) // 2]).float().expand(len(frames), -1)
-            made = sample(
-                self.denoiser,
-                start,
-                values.nan_to_num(),
-                known,
-                wanted,
-                offsets,
-                context,
-                noise=self.noise,
-                steps=self.config["steps"],
-                method=self.config["sampler"],
-            )
-            frames[:, place] = torch.where(wanted, made, values)
-            bar.update(len(frames))
-        return frames[:, present + 1 : present + 1 + horizon]
-
-    def _check_scheme(self, scheme: Scheme) -> None:
-        """Refuses calls that are larger or wider than those of training."""
-        if self.config["K"] < scheme.K:
-            msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {self.config['K']} at most"
-            raise ValueError(msg)
-        width = max(max(known + new) - min(known + new) for known, new in scheme.round_)
-        if width > (most := self._widest()):
-            msg = f"forecast: the calls of {scheme.name} are {width} frames wide, those of training {most} at most"
-            raise ValueError(msg)
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 

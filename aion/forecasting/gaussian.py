@@ -168,20 +168,20 @@ def gaussian_forecast(acf: np.ndarray, past: int, horizon: int) -> tuple[np.ndar
     """Computes the exact forecast of a stationary process.
 
     Arguments:
-        acf: autocovariance at lags 0, 1, ...; at least `past + horizon` of them.
+        acf: autocovariance at lags 0, 1, ..., `(n,)` or `(n, D, D)`; at least `past + horizon` of them.
         past: number P of observed frames, the last of which is the present.
         horizon: number T of frames.
 
     Returns:
-        weights `(T, P)` of the past in the mean, and the covariance `(T, T)` around it.
+        weights `(T, P)` of the past in the mean, and the covariance `(T, T)` around it; of frames of D entries `(T * D,
+        P * D)` and `(T * D, T * D)`.
 
     Raises:
         ValueError: if `acf` is too short or no autocovariance.
     """
     acf = _checked(acf, past + horizon)
     frames = np.arange(-past + 1, horizon + 1)
-    mean, covariance = _conditional(acf, frames[:past], frames[past:])
-    return mean, covariance
+    return _conditional(acf, frames[:past], frames[past:])
 
 
 def gaussian_scheme_skill(
@@ -190,14 +190,16 @@ def gaussian_scheme_skill(
     """Computes what a scheme loses on a stationary Gaussian process if its network is perfect.
 
     Arguments:
-        acf: autocovariance at lags 0, 1, ... `(n,)` of what is observed, noise included.
+        acf: autocovariance at lags 0, 1, ... of what is observed, noise included: `(n,)` of a series, `(n, D, D)` of
+            frames of D entries, that of frame t + lag with frame t.
         scheme: the calls.
         horizon: number T of frames.
         past: number of frames that the exact forecast knows; by default as many as `acf` allows, at most 400.
 
     Returns:
-        by lead 1 to T, arrays `(T,)`: `bias`, the rms difference of the mean from the exact one; `variance_ratio`, over
-        the exact variance; `crps`, expected; `crps_excess`, by what share of it that is above the exact forecast's.
+        by lead 1 to T, arrays `(T,)`, over all entries of a frame: `bias`, the rms difference of the mean from the
+        exact one; `variance_ratio`, over the exact variance; `crps`, expected; `crps_excess`, by what share of it that
+        is above the exact forecast's.
 
     Raises:
         ValueError: if `acf` is too short for horizon and reach, or no autocovariance.
@@ -208,29 +210,38 @@ def gaussian_scheme_skill(
     past = max(past, scheme.reach() + 1)
     exact, exact_covariance = gaussian_forecast(acf, past, horizon)
     of_past, of_noise = _compose(acf, scheme, past, horizon)
-    difference = of_past - exact
-    lags = np.arange(past)
-    covariance = acf[abs(lags[:, None] - lags)]
-    bias2 = np.einsum("ti,ij,tj->t", difference, covariance, difference).clip(0)
-    least = JITTER * acf[0]
+    difference, frames = of_past - exact, np.arange(past)
+    bias2 = ((difference @ _covariance(acf, frames, frames)) * difference).sum(1).clip(0)
+    least = JITTER * acf[0].max()
     variance = (of_noise**2).sum(1).clip(least)
     exact_variance = exact_covariance.diagonal().clip(least)
     error2 = bias2 + exact_variance + variance
     crps = np.sqrt(2 / np.pi * error2) - np.sqrt(variance / np.pi)
+    parts = bias2, variance, exact_variance, crps, np.sqrt(exact_variance / np.pi)
+    bias2, variance, exact_variance, crps, exact_crps = (part.reshape(horizon, -1).mean(1) for part in parts)
     return {
         "bias": np.sqrt(bias2),
         "variance_ratio": variance / exact_variance,
         "crps": crps,
-        "crps_excess": crps / np.sqrt(exact_variance / np.pi) - 1,
+        "crps_excess": crps / exact_crps - 1,
     }
 
 
 def _conditional(acf: np.ndarray, known: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns `A` and `V` of x_new given x_known."""
-    inner = acf[abs(known[:, None] - known)] + JITTER * acf[0] * np.eye(len(known))
-    cross = acf[abs(new[:, None] - known)]
+    inner = _covariance(acf, known, known)
+    inner += JITTER * acf[0].max() * np.eye(len(inner))
+    cross = _covariance(acf, new, known)
     weights = np.linalg.solve(inner, cross.T).T
-    return weights, acf[abs(new[:, None] - new)] - weights @ cross.T
+    return weights, _covariance(acf, new, new) - weights @ cross.T
+
+
+def _covariance(acf: np.ndarray, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Builds the covariance of frames at some times with those at others."""
+    lag = ones[:, None] - others
+    blocks = acf[abs(lag)]  # (I, J, D, D)
+    blocks = np.where((lag < 0)[..., None, None], blocks.swapaxes(2, 3), blocks)
+    return blocks.swapaxes(1, 2).reshape(len(ones) * acf.shape[1], -1)
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
@@ -239,30 +250,28 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 
 def _compose(acf: np.ndarray, scheme: Scheme, past: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what the frames 1 to `horizon` are of the past `(T, P)` and of independent unit noise `(T, Z)`."""
+    """Returns what frames 1 to `horizon` are of the past `(T * D, P * D)`, and of unit noise `(T * D, Z)`."""
     calls = scheme.calls(horizon)
-    width = sum(len(new) for _, new in calls)
-    rows = {t: np.concatenate([np.eye(past)[t + past - 1], np.zeros(width)]) for t in range(-past + 1, 1)}
-    used = past
+    size, used = acf.shape[1], past * acf.shape[1]
+    whole = np.eye(used, used + size * sum(len(new) for _, new in calls))
+    rows = dict(zip(range(-past + 1, 1), np.split(whole, past), strict=True))
     for known, new in calls:
         weights, covariance = _conditional(acf, np.array(known), np.array(new))
-        made = weights @ np.stack([rows[t] for t in known])
-        made[:, used : used + len(new)] = _root(covariance)
-        rows |= dict(zip(new, made, strict=True))
-        used += len(new)
-    future = np.stack([rows[t] for t in range(1, horizon + 1)])
-    return future[:, :past], future[:, past:]
+        made = weights @ np.concatenate([rows[t] for t in known])
+        made[:, used : used + len(made)] = _root(covariance)
+        rows |= dict(zip(new, np.split(made, len(new)), strict=True))
+        used += len(made)
+    future = np.concatenate([rows[t] for t in range(1, horizon + 1)])
+    return future[:, : past * size], future[:, past * size :]
 
 
 def _checked(acf: np.ndarray, wanted: int) -> np.ndarray:
+    """Returns autocovariances `(n, D, D)`, those of a series with D = 1."""
     acf = np.asarray(acf, dtype=np.float64)
-    if (
-        acf.ndim != 1
-        or not np.isfinite(acf).all()
-        or len(acf) == 0
-        or acf[0] <= 0
-        or (abs(acf) > acf[0] * 1.000001).any()
-    ):
+    acf = acf[:, None, None] if acf.ndim == 1 else acf
+    fits = acf.ndim == 3 and acf.size and acf.shape[1] == acf.shape[2] and np.isfinite(acf).all()
+    variance = acf[0].diagonal() if fits else np.zeros(1)
+    if variance.min() <= 0 or (abs(acf) > 1.000001 * np.sqrt(np.outer(variance, variance))).any():
         msg = "acf: wanted finite autocovariances at lags 0, 1, ..., the first positive and none larger than it"
         raise ValueError(msg)
     if len(acf) < wanted:

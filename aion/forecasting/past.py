@@ -1,6 +1,6 @@
-"""The past that a forecast starts from: what is refused, and the seeds that its objects get."""
+"""What a forecast starts from: the pasts, schemes and numbers that are refused, and the seeds that objects get."""
 
-__all__ = ["check_past", "draw_seeds"]
+__all__ = ["check_numbers", "check_past", "check_scheme", "draw_seeds"]
 
 import hashlib
 
@@ -9,6 +9,18 @@ import torch
 from torch import Tensor
 
 from aion.forecasting.template import Scheme, autoregressive
+
+
+def check_numbers(**numbers: int) -> None:
+    """Refuses what is not a whole number of at least 1.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            msg = f"forecast: {name} must be a whole number of at least 1, given {number!r}"
+            raise ValueError(msg)
 
 
 def check_past(past: Tensor, shape: tuple[int, ...], scheme: Scheme) -> None:
@@ -42,6 +54,20 @@ def check_past(past: Tensor, shape: tuple[int, ...], scheme: Scheme) -> None:
         if not seen:
             msg = f"forecast: nothing was measured of object {row} in the frames that {scheme.name} looks at"
             raise ValueError(msg)
+
+
+def check_scheme(scheme: Scheme, K: int, width: int) -> None:
+    """Refuses a scheme whose calls make more than K frames, or are more than `width` frames wide.
+
+    Raises:
+        ValueError: saying by how much.
+    """
+    if scheme.K > K:
+        msg = f"forecast: {scheme.name} makes {scheme.K} frames a call, the network {K} at most"
+        raise ValueError(msg)
+    if (wide := scheme.width()) > width:
+        msg = f"forecast: the calls of {scheme.name} are {wide} frames wide, those of training {width} at most"
+        raise ValueError(msg)
 
 
 def draw_seeds(past: Tensor, members: int, generator: torch.Generator) -> list[int]:

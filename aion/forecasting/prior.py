@@ -13,7 +13,7 @@ References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), arXiv 2206.00364
 """
 
-__all__ = ["GaussianDenoiser"]
+__all__ = ["GaussianDenoiser", "unfitted"]
 
 import math
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 FLOOR = 1e-6  # least variance, of a unit, that the components are taken to leave out
-LARGEST = 4096  # numbers of all frames of a call for which it is tried whether they can have their covariances
+LARGEST = 4096  # numbers of a frame that has a prior, and of all frames of a call whose covariances are tried
 ROUNDS = 20  # in which autocovariances that no process has become those of one
 WHOLE = 0.5  # share of a frame that must be measured for its components to count
 
@@ -110,6 +110,26 @@ class GaussianDenoiser(nn.Module):
         """Brings `(B, N, C, *space)` to `(B, N, D)`, or `(B * D, N, 1)` if entries are processes for themselves."""
         part = part.flatten(2)
         return part.transpose(1, 2).flatten(0, 1)[..., None] if self.alone else part
+
+
+def unfitted(components: int, entries: int, lags: int) -> GaussianDenoiser | None:
+    """Builds the prior that data are still to be given to, or None where there is none to be.
+
+    Arguments:
+        components: principal components at most, 0 for no prior.
+        entries: numbers of a frame; above 4096 it has no prior, as the components take the cube of that.
+        lags: number of lags.
+
+    Raises:
+        ValueError: if `components` is no whole number, or negative.
+    """
+    if isinstance(components, bool) or not isinstance(components, int) or components < 0:
+        msg = f"Forecaster: prior must be a whole number of components, 0 for none, given {components!r}"
+        raise ValueError(msg)
+    count = min(components, entries)
+    if not count or entries > LARGEST:
+        return None
+    return GaussianDenoiser(np.zeros((lags, count, count)), np.eye(count, entries), rest=1)
 
 
 def _joint(covariance: Tensor, times: Tensor) -> Tensor:

@@ -109,6 +109,10 @@ class Scheme:
         """Returns how many frames before the present the calls look at: a past of `reach() + 1` frames is needed."""
         return max(0, -min(t for known, _ in self.round_ for t in known))
 
+    def width(self) -> int:
+        """Returns how many frames lie between the first and the last of its widest call."""
+        return max(max(known + new) - min(known + new) for known, new in self.round_)
+
     def limited(self, past: int) -> "Scheme":
         """Returns the scheme with the same calls but no look at more than `past` frames before the present.
 

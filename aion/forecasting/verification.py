@@ -167,7 +167,6 @@ def verify(
 
     mean = ensemble.mean(0)
     variance = ensemble.var(0) if members > 1 else torch.zeros_like(mean)
-    spatial = tuple(range(-axes, 0))
     scores = {
         "crps": by_lead(crps(ensemble, truth)),
         "energy": energy_score(ensemble.flatten(3), truth.flatten(2)),
@@ -177,11 +176,16 @@ def verify(
         "blow_up": _blown_up(ensemble, truth, seen),
     }
     if exact is not None:
-        whole = ensemble.mean(spatial) if spatial else ensemble
-        target = exact.double().mean(spatial) if spatial else exact.double()
-        noise = whole.var(0) / members if members > 1 else 0
-        scores["bias"] = ((whole.mean(0) - target) ** 2 - noise).mean(2)
+        scores["bias"] = _conditional_bias(ensemble, exact.double(), axes)
     return Verification(scores, groups, _spectrum_ratio(ensemble, truth, axes), _ranks(ensemble, truth, seen), seed)
+
+
+def _conditional_bias(ensemble: Tensor, exact: Tensor, axes: int) -> Tensor:
+    """Returns the squared difference of spatial means from the exact one, less the noise of the members, `(B, T)`."""
+    if spatial := tuple(range(-axes, 0)):
+        ensemble, exact = ensemble.mean(spatial), exact.mean(spatial)
+    noise = ensemble.var(0) / len(ensemble) if len(ensemble) > 1 else 0
+    return ((ensemble.mean(0) - exact) ** 2 - noise).mean(2)
 
 
 def _blown_up(ensemble: Tensor, truth: Tensor, seen: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ One network serves every scheme if it is trained on the calls of all of them, on
 masks drawn at random.
 """
 
-__all__ = ["Windows", "patterns"]
+__all__ = ["Windows", "check_trajectories", "patterns"]
 
 from collections.abc import Sequence
 
@@ -30,12 +30,33 @@ def patterns(K: int, alpha: float) -> list[Call]:
     return sorted(call for call in calls if len(call[0] + call[1]) == 2 * K + 1)
 
 
+def check_trajectories(dataset: Tensor | Sequence[Tensor], shape: tuple[int, ...]) -> list[Tensor]:
+    """Lists trajectories `(T, C, *space)`, after a look at each.
+
+    Raises:
+        TypeError: if they are not floating-point tensors.
+        ValueError: if their frames have another shape than `(C, *space)`, or there are none.
+    """
+    data = list(dataset)
+    for x in data:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            msg = f"fit: wanted floating-point tensors, given {getattr(x, 'dtype', type(x).__name__)}"
+            raise TypeError(msg)
+        if x.shape[1:] != shape or not len(x):
+            msg = f"fit: wanted trajectories (T, {', '.join(map(str, shape))}), given {tuple(x.shape)}"
+            raise ValueError(msg)
+    if not data:
+        msg = "fit: wanted at least one trajectory, given none"
+        raise ValueError(msg)
+    return data
+
+
 class Windows:
     """Draws batches; the batch of a step is always the same.
 
     Arguments:
         trajectories: each `(T, C, *space)`, normalised; NaN is not measured.
-        calls: what a window may look like.
+        calls: what a window may look like, all of as many frames N.
         batch: windows B in a batch.
         seed: of all draws.
         contexts: what each trajectory is conditioned on as a whole, `(S, E)`, or None.
@@ -52,49 +73,48 @@ class Windows:
         seed: int = 0,
         contexts: Tensor | None = None,
     ) -> None:
-        longest = max(len(x) for x in trajectories)
+        self.lengths = torch.tensor([len(x) for x in trajectories])
         span = {call: max(call[0] + call[1]) - min(call[0] + call[1]) for call in calls}
-        self.calls = [call for call in calls if span[call] < longest]
-        if not self.calls:
-            msg = f"the trajectories have at most {longest} frames: wanted at least {min(span.values()) + 1}"
+        fitting = [call for call in calls if span[call] < self.lengths.max()]
+        if not fitting:
+            msg = f"the trajectories have at most {self.lengths.max()} frames: wanted at least {min(span.values()) + 1}"
             raise ValueError(msg)
         self.trajectories, self.contexts, self.batch, self.seed = trajectories, contexts, batch, seed
-        self.weights = torch.tensor([float(len(x)) for x in trajectories])
+        self.times = torch.tensor([sorted((*known, *new)) for known, new in fitting])  # (calls, N)
+        self.given = torch.tensor([[t in known for t in sorted((*known, *new))] for known, new in fitting])
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Returns `values`, `known`, `wanted` `(B, N, C, *space)` and `offsets` `(B, N)`, and perhaps `context`."""
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
-        which = torch.multinomial(self.weights, self.batch, replacement=True, generator=generator).tolist()
-        rows = [self._window(index, generator) for index in which]
-        batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        if self.contexts is not None:
-            batch["context"] = self.contexts[which]
-        return batch
-
-    def _window(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        known, new = self.calls[_below(len(self.calls), generator)]
-        frames = sorted((*known, *new))
-        x = self.trajectories[index]
-        room = len(x) - (frames[-1] - frames[0])  # not positive: the window sticks out, and what is outside is absent
-        first = _below(room, generator) if room > 0 else -_below(1 - room, generator)
-        times = torch.tensor(frames)
-        place = times - frames[0] + first
-        inside = (place >= 0) & (place < len(x))
-        values = x[place.clamp(0, len(x) - 1)]
-        shape = (-1, *[1] * (x.ndim - 1))
-        measured = values.isfinite() & inside.view(shape)
-        given = torch.tensor([t in known for t in frames])
-        if torch.rand((), generator=generator) < ANY_MASK:
-            count = 1 + _below(len(frames) - 1, generator)
-            given = torch.randperm(len(frames), generator=generator) < count
-        kept = torch.rand(len(frames), generator=generator) >= DROPPED
-        return {
+        which = torch.multinomial(self.lengths.double(), self.batch, replacement=True, generator=generator)
+        call = torch.randint(len(self.times), (self.batch,), generator=generator)
+        times, length = self.times[call], self.lengths[which][:, None]
+        place = self._place(times, length, generator)
+        inside = (place >= 0) & (place < length)
+        rows = zip(which.tolist(), place.clamp(min=0).minimum(length - 1), strict=True)
+        values = torch.stack([self.trajectories[index][row] for index, row in rows])
+        given, kept = (part.view(*part.shape, *[1] * (values.ndim - 2)) for part in self._masks(call, generator))
+        measured = values.isfinite() & inside.view(given.shape)
+        batch = {
             "values": values.masked_fill(~measured, 0),
-            "known": measured & (given & kept).view(shape),
-            "wanted": measured & ~given.view(shape),
-            "offsets": (times - frames[len(frames) // 2]).float(),
+            "known": measured & given & kept,
+            "wanted": measured & ~given,
+            "offsets": (times - times[:, times.shape[1] // 2, None]).float(),
         }
+        return batch if self.contexts is None else {**batch, "context": self.contexts[which]}
 
+    def _place(self, times: Tensor, length: Tensor, generator: torch.Generator) -> Tensor:
+        """Lays windows into their trajectories; one that is too long sticks out, and what is outside is absent."""
+        room = length - (times[:, -1:] - times[:, :1])
+        choices = torch.where(room > 0, room, 1 - room)
+        first = (torch.rand(room.shape, dtype=torch.float64, generator=generator) * choices).long()
+        return times - times[:, :1] + torch.where(room > 0, first, -first)
 
-def _below(number: int, generator: torch.Generator) -> int:
-    return int(torch.randint(number, (), generator=generator))
+    def _masks(self, call: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws which frames are given, `(B, N)`, and which of these are kept."""
+        given = self.given[call]
+        free = torch.rand(len(call), 1, generator=generator) < ANY_MASK
+        count = torch.randint(1, given.shape[1], (len(call), 1), generator=generator)
+        rank = torch.rand(given.shape, generator=generator).argsort(1)
+        kept = torch.rand(given.shape, generator=generator) >= DROPPED
+        return torch.where(free, rank < count, given), kept
