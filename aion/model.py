@@ -8,7 +8,6 @@ from numbers import Integral
 import torch
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from aion.generation import Generation, codes, nothing, places
 from aion.observations import Observation, near_miss
@@ -352,7 +351,11 @@ class AION(Stored):
             yield self.tokenize(observations)
             return
         starts = range(0, sizes.pop(), batch_size)
-        for start in tqdm(starts, progress, disable=True if progress is None else None):
+        if progress is not None:
+            from tqdm.auto import tqdm  # which warns in a notebook without widgets
+
+            starts = tqdm(starts, progress, disable=None)
+        for start in starts:
             try:
                 yield self.tokenize({k: o[start : start + batch_size] for k, o in observations.items()})
             except ValueError as error:
