@@ -204,6 +204,18 @@ def test_a_missing_recipe_is_refused(tmp_path):
         load(tmp_path / "none.toml")
 
 
+def test_the_second_part_of_a_training_goes_on_from_what_the_first_makes(tmp_path):
+    text = (ROOT / "benchmarks" / "recipes" / "nano-second.toml").read_text()
+    (tmp_path / "second.toml").write_text(text.replace("runs/nano/bundle", "aion-nano"))
+    first, second = load(RECIPES[0]), load(tmp_path / "second.toml")
+    assert second["modalities"] == first["modalities"]
+    for own in ("name", "seed", "sky", "dtype", "masking"):
+        assert second[own] == first[own]
+    # What was tokenized for the first part serves the second.
+    for setting in ("batch", "kept"):
+        assert second["training"]["transformer"][setting] == first["training"]["transformer"][setting]
+
+
 # Width, depth and heads as published.
 PUBLISHED = {"base": (768, 12, 12), "large": (1024, 24, 16), "xlarge": (2048, 24, 32)}
 PARAMETERS = {"tiny": (55e6, 75e6), "base": (230e6, 330e6), "large": (700e6, 900e6), "xlarge": (2.8e9, 3.3e9)}
