@@ -18,7 +18,10 @@ def whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors lets the owner alone read
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):

@@ -1,6 +1,9 @@
 """Files appear whole or not at all."""
 
 import pytest
+import torch
+
+from safetensors.torch import save_file
 
 from aion.whole import whole
 
@@ -13,6 +16,13 @@ def test_a_file_appears_in_the_end(tmp_path):
         assert (temporary.parent, temporary.suffix) == (path.parent, ".html")
         assert path.read_text() == "older"
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_whoever_may_read_a_new_file_may_read_this(tmp_path):
+    (tmp_path / "plain").touch()
+    with whole(tmp_path / "tensors.safetensors") as temporary:
+        save_file({"x": torch.zeros(1)}, temporary)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

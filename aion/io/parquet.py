@@ -20,7 +20,7 @@ def write_whole(table: "Table", path: Path) -> Path:
     import pyarrow.parquet
 
     try:
-        with whole(path) as temporary, temporary.open("xb") as stream:
+        with whole(path) as temporary, temporary.open("wb") as stream:
             pyarrow.parquet.write_table(table, stream)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error}); nothing was changed"

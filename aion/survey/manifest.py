@@ -166,7 +166,7 @@ def _read_json(path: Path) -> dict:
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that it appears whole, and is on the disk, or does not appear."""
     try:
-        with whole(path) as temporary, temporary.open("xb") as stream:
+        with whole(path) as temporary, temporary.open("wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
